@@ -1,0 +1,60 @@
+"""FAL, the Fan-out Abstraction Layer: live traffic, spread over many workers.
+
+    import fal
+
+    with fal.open("fal:eth0", group=42, fanout="hash") as s:
+        for ts, data in s:
+            ...
+
+Start `fal-poller eth0` first; run as many workers as there are CPUs to spare.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from fal.bindings import ffi as _ffi
+from fal.bindings import lib as _lib
+from fal.errors import FalError, PollerGone
+from fal.socket import Batch, Socket, Stats
+
+__version__ = _version("pcap-fal")
+__all__ = ["Batch", "FalError", "PollerGone", "Socket", "Stats", "flow_hash", "open"]
+
+HASH_SEED: int = _lib.FAL_HASH_SEED
+
+
+def open(
+    device: str,
+    *,
+    group: int | None = None,
+    fanout: str | None = None,
+    snaplen: int = 262144,
+    timeout: float | None = None,
+    ring: int = 4096,
+) -> Socket:
+    """Open a socket on "fal:NAME" and take traffic from now on.
+
+    group: 0..65535, shared with the other workers of the group; None: everything.
+    fanout: "hash" (a flow's packets meet one worker) or "lb" (in turn); None: as the group is.
+    snaplen: bytes of a packet to give at most.
+    timeout: seconds that receiving waits at most; None: for ever (iterating goes on all the same).
+    ring: packets that may lie unread, a power of two.
+
+    FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; EINVAL a bad argument, or
+    the group has another mode; ENOSPC its frames, sockets or groups are in use.
+    """
+    return Socket(device, group, fanout, snaplen, timeout, ring)
+
+
+def flow_hash(
+    data: bytes | bytearray | memoryview, mode: str = "hash", seed: int = HASH_SEED
+) -> int:
+    """Return the 32-bit flow hash of an Ethernet frame, as fal-poller computes it."""
+    if _lib.fal_mode_parse(mode.encode()) != _lib.FAL_MODE_HASH:
+        raise FalError(22, f"mode '{mode}' does not hash (known: hash)")
+    if not 0 <= seed < 1 << 64:
+        raise FalError(22, f"seed {seed}: 0 to 2**64 - 1")
+    flow = _ffi.new("struct fal_flow *")
+    _lib.fal_flow(_ffi.from_buffer(data), len(data), seed, flow)
+    return int(flow.hash)

@@ -1,0 +1,117 @@
+"""Sockets and groups: who is in which, in what order, by what mode.  Pure: it moves no packet.
+
+A group is made by its first member and ends with its last.  Members are numbered in the order in
+which they are started; when one leaves, the last takes its number, as in the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+from fal.bindings import ffi, lib
+from fal.errors import FalError
+
+
+@dataclass(eq=False)
+class Socket:
+    number: int  # from 1
+    id: int  # random, its own
+    pid: int
+    capacity: int
+    started: bool = False
+    group: Group | None = None
+    record: int = -1  # of its present membership, in the status
+
+
+@dataclass(eq=False)
+class Group:
+    id: int  # -1: the nameless group of a socket that is in none
+    mode: int
+    record: int = -1  # in the status
+    started: list[Socket] = field(default_factory=list)  # in the order of their numbers
+    admitted: list[Socket] = field(default_factory=list)
+
+    @property
+    def members(self) -> list[Socket]:
+        return self.started + self.admitted
+
+
+def parse_mode(word: str) -> int | None:
+    """Return the mode that a user's word means; None: he named none.  EINVAL: no such word."""
+    if not word:
+        return None
+    mode: int = lib.fal_mode_parse(word.encode())
+    if mode < 0:
+        known = ", ".join(ffi.string(lib.fal_mode_name(m)).decode() for m in modes())
+        raise FalError(errno.EINVAL, f"unknown fan-out mode '{word}' (known: {known})")
+    return mode
+
+
+def modes() -> list[int]:
+    return [mode for mode in range(256) if lib.fal_mode_name(mode) != ffi.NULL]
+
+
+def mode_name(mode: int) -> str:
+    return str(ffi.string(lib.fal_mode_name(mode)).decode())
+
+
+class Groups:
+    """All groups of one fal-poller."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+
+    def place(self, socket: Socket, group_id: int, word: str) -> None:
+        """Put a socket into a group (-1: none), making that where needed."""
+        if not -1 <= group_id <= lib.FAL_MAX_GROUP_ID:
+            raise FalError(errno.EINVAL, f"group {group_id}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
+        mode = parse_mode(word)
+        found = [g for g in self.groups if g.id == group_id] if group_id >= 0 else []
+        if found:
+            group = found[0]
+            if mode not in (None, group.mode):
+                assert mode is not None
+                raise FalError(
+                    errno.EINVAL,
+                    f"group {group_id} has mode {mode_name(group.mode)}, not {mode_name(mode)}"
+                    " (name its mode, or none)",
+                )
+            if len(group.members) >= lib.FAL_GROUP_MEMBERS:
+                raise FalError(
+                    errno.ENOSPC,
+                    f"group {group_id} has all {lib.FAL_GROUP_MEMBERS} members it can have",
+                )
+        else:
+            if group_id >= 0 and sum(g.id >= 0 for g in self.groups) >= lib.FAL_MAX_GROUPS:
+                raise FalError(
+                    errno.ENOSPC, f"all {lib.FAL_MAX_GROUPS} groups of this fal-poller are in use"
+                )
+            fallback = lib.FAL_MODE_HASH if group_id >= 0 else lib.FAL_MODE_LB
+            group = Group(group_id, fallback if mode is None else mode)
+        self.remove(socket)
+        if group not in self.groups:  # new, or ended with that
+            self.groups.append(group)
+        (group.started if socket.started else group.admitted).append(socket)
+        socket.group = group
+
+    def start(self, socket: Socket) -> None:
+        assert socket.group is not None
+        if not socket.started:
+            socket.started = True
+            socket.group.admitted.remove(socket)
+            socket.group.started.append(socket)
+
+    def remove(self, socket: Socket) -> None:
+        group = socket.group
+        if group is None:
+            return
+        if socket.started:
+            last = group.started.pop()
+            if last is not socket:
+                group.started[group.started.index(socket)] = last
+        else:
+            group.admitted.remove(socket)
+        if not group.members:
+            self.groups.remove(group)
+        socket.group = None

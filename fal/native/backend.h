@@ -1,0 +1,87 @@
+/* What a backend (a passive socket: AF_XDP, netmap, DPDK, …) offers to the poller: one const table
+ * of functions.  A backend includes its engine's headers and this file, never rings or fan-out.
+ *
+ * Who owns a frame: the poller has a pool of them.  `refill` hands frames to the backend,
+ * `rx_burst` hands them back filled; in between they are the backend's (and its NIC's).  A backend
+ * never keeps more than `hold` of them.
+ *
+ * All functions but open and close run on the polling thread.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef FAL_BACKEND_H
+#define FAL_BACKEND_H
+
+#include <poll.h>
+
+#include "error.h"
+#include "layout_check.h"
+
+/* What the operator asked for; strings are his words. */
+struct fal_backend_options {
+    const char *device;
+    const char *mode;       /* "auto", "native", "generic" */
+    const uint32_t *queues; /* the wanted queues; NULL: all */
+    uint32_t queue_count;   /* of `queues` */
+    uint32_t promisc;       /* 1: ask the device to receive everything */
+    uint64_t count;         /* end after so many packets; 0: never */
+};
+
+/* Where frames lie: the backend receives into frames + offset. */
+struct fal_pool {
+    uint8_t *frames;
+    uint64_t frames_size; /* bytes */
+    uint32_t frame_size;  /* bytes: the stride */
+    uint32_t frame_count;
+};
+
+/* What open found out; read once, before polling starts. */
+struct fal_backend_facts {
+    char mode[FAL_NAME_SIZE]; /* what runs really: "native", "generic", "memory" */
+    uint32_t zero_copy;
+    uint32_t queue_count;
+    uint32_t queue[FAL_MAX_QUEUES]; /* their ids */
+    uint32_t ifindex;               /* of the network device; 0: none */
+};
+
+struct fal_backend_stats {
+    uint64_t if_dropped; /* packets lost at the interface, before rx_burst */
+};
+
+#define FAL_BACKEND_POLLFDS FAL_MAX_QUEUES
+
+struct fal_backend_ops {
+    const char *name;
+
+    /* How many queues `options` come to, without opening anything: the pool's size depends on it.
+     * -1 and *err, e.g. for an unknown device. */
+    int (*queues)(const struct fal_backend_options *options, struct fal_error *err);
+
+    /* Opens the device; NULL and *err.  `pool` stays valid until close. */
+    void *(*open)(const struct fal_backend_options *options, const struct fal_pool *pool,
+                  struct fal_backend_facts *facts, struct fal_error *err);
+
+    /* At most `max` (<= FAL_BURST) packets.  Fills in ts_ns, offset, len, caplen, flags and queue
+     * of packets[i] (the poller does hash and vlan_tci), and the number of its frame in frame[i].
+     * -1 and errno where the source is over: ENODATA its end, else an error (ENETDOWN is none). */
+    int (*rx_burst)(void *backend, struct fal_desc *packets, uint32_t *frame, uint32_t max);
+
+    /* How many more frames the backend can take. */
+    uint32_t (*wants)(void *backend);
+    /* Hands over n (<= wants) frames by their numbers. */
+    void (*refill)(void *backend, const uint32_t *frame, uint32_t n);
+
+    /* Descriptors that become readable when packets come; returns their number (0: the backend has
+     * none and must be asked again). */
+    uint32_t (*wait)(void *backend, struct pollfd *fds, uint32_t max);
+
+    /* Once a second: clocks, counters. */
+    void (*stats)(void *backend, struct fal_backend_stats *stats);
+    void (*close)(void *backend);
+};
+
+/* Frames that a backend may hold for each of its queues: 2 receive rings, and the driver's own. */
+#define FAL_BACKEND_HOLD (2 * FAL_RX_RING)
+
+extern const struct fal_backend_ops fal_backend_null;
+extern const struct fal_backend_ops fal_backend_af_xdp;
+
+#endif

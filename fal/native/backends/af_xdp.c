@@ -1,0 +1,606 @@
+/* AF_XDP: the kernel puts packets straight into the pool, one socket for each queue of a device.
+ *
+ * The pool is registered once (UMEM), by the first socket; the others share it.  Each socket has
+ * two rings of its own that matter, in memory which the kernel shares with us:
+ *
+ *     fill    we produce the addresses of empty frames         the kernel consumes
+ *     rx      the kernel produces descriptors of full frames   we consume
+ *
+ * A frame is in exactly one place: with the poller, in a fill ring, in the kernel (the driver's
+ * ring, or set aside by the socket when its rx ring was full), or in an rx ring.  All but the first
+ * are counted in the queue's `held`, which stays below FAL_BACKEND_HOLD, so that the fill ring
+ * (which has as many slots) can never overflow and its consumer index need not be looked at.
+ *
+ * Barriers (the kernel's protocol): fill: slots, then store-release of the producer.  rx:
+ * load-acquire of the producer, then slots and frames; all reads, then store-release of the
+ * consumer.
+ *
+ * In a frame: 256 bytes that the kernel keeps for XDP programs (ours leaves its stamp at their
+ * end), then the packet.  A completion ring is demanded by the kernel, though nothing is sent.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <dirent.h>
+#include <errno.h>
+#include <linux/ethtool.h>
+#include <linux/if_packet.h>
+#include <linux/if_xdp.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "../backend.h"
+#include "xdp_program.h"
+
+#define HEADROOM        256      /* XDP_PACKET_HEADROOM: the kernel's, at the head of each frame */
+#define LINK_HEADER     (14 + 8) /* Ethernet and two VLAN tags: what the MTU does not count */
+#define COMPLETION_RING 64       /* unused */
+#define RETRIES         20       /* 50 ms apart: sockets and UMEMs are taken down asynchronously */
+#define CLOCK_READINGS  5
+#define SECOND          INT64_C(1000000000)
+
+_Static_assert((FAL_BACKEND_HOLD & (FAL_BACKEND_HOLD - 1)) == 0, "the fill ring's size");
+
+struct ring {
+    uint32_t *producer;
+    uint32_t *consumer;
+    void *slots;
+    uint32_t next; /* ours: the producer index of fill, the consumer index of rx */
+    uint32_t mask;
+    void *map;
+    size_t map_size;
+};
+
+struct queue {
+    int fd;
+    uint32_t id;
+    uint32_t held; /* frames that are not the poller's */
+    bool given;    /* its packets come to the socket */
+    struct ring fill;
+    struct ring rx;
+};
+
+struct af_xdp {
+    struct fal_pool pool;
+    struct fal_xdp_program program;
+    uint32_t ifindex;
+    uint32_t frame_shift;
+    int promisc;          /* a packet socket that asks for it; -1: none */
+    int gone;             /* an errno: the device is no more */
+    int64_t clock_offset; /* from the stamps' clock to the wall's */
+    uint32_t wanted;      /* sum of FAL_BACKEND_HOLD - held */
+    uint32_t first;       /* the queue to look at first: in turn */
+    uint32_t queue_count;
+    struct queue queue[FAL_MAX_QUEUES];
+};
+
+static void pause_50ms(void) {
+    nanosleep(&(struct timespec){0, 50000000}, NULL);
+}
+
+/* ---- what a device is ------------------------------------------------------------------------ */
+
+struct device {
+    struct ifreq name;
+    uint32_t ifindex;
+    uint32_t mtu;
+    uint32_t queues;
+};
+
+static int no_device(const char *name, struct fal_error *err) {
+    char list[128] = "";
+    struct if_nameindex *all = if_nameindex();
+    size_t at = 0;
+    for (struct if_nameindex *i = all; i && i->if_index; i++) {
+        size_t n = strlen(i->if_name);
+        if (at + n + 7 > sizeof list) { /* room for ", ..." */
+            memcpy(list + at, ", ...", 6);
+            break;
+        }
+        at += (size_t)sprintf(list + at, "%s%s", at ? ", " : "", i->if_name);
+    }
+    if_freenameindex(all);
+    return fal_fail(err, ENODEV, "no device %.32s; there are: %s", name, list);
+}
+
+/* For drivers that do not say how many channels they have. */
+static uint32_t count_sysfs_queues(const char *name) {
+    char path[64];
+    snprintf(path, sizeof path, "/sys/class/net/%s/queues", name);
+    DIR *dir = opendir(path);
+    uint32_t n = 0;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        n += strncmp(e->d_name, "rx-", 3) == 0;
+    if (dir)
+        closedir(dir);
+    return n ? n : 1;
+}
+
+static int find_device(const char *name, struct device *d, struct fal_error *err) {
+    memset(d, 0, sizeof *d);
+    if (!*name || strlen(name) >= IFNAMSIZ || strchr(name, '/'))
+        return no_device(name, err);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* any socket will do, and this needs
+                                                               neither privilege nor IP */
+    if (fd < 0)
+        return fal_fail(err, errno, "cannot make a socket: %s", strerror(errno));
+    strcpy(d->name.ifr_name, name);
+    if (ioctl(fd, SIOCGIFINDEX, &d->name) < 0) {
+        close(fd);
+        return no_device(name, err);
+    }
+    d->ifindex = (uint32_t)d->name.ifr_ifindex;
+    if (ioctl(fd, SIOCGIFMTU, &d->name) == 0)
+        d->mtu = (uint32_t)d->name.ifr_mtu;
+    struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
+    d->name.ifr_data = (void *)&channels;
+    if (ioctl(fd, SIOCETHTOOL, &d->name) == 0)
+        d->queues = channels.rx_count + channels.combined_count;
+    if (d->queues == 0)
+        d->queues = count_sysfs_queues(name);
+    close(fd);
+    return 0;
+}
+
+/* The wanted queues, each once; their number. */
+static int choose_queues(const struct fal_backend_options *options, const struct device *d,
+                         uint32_t *chosen, struct fal_error *err) {
+    uint32_t n = options->queues ? options->queue_count : d->queues;
+    if (n > FAL_MAX_QUEUES)
+        return fal_fail(err, EINVAL,
+                        "%s has %u queues, at most %d can be had: give --queues 0-%d, or set up "
+                        "fewer: ethtool -L %s combined %d",
+                        options->device, n, FAL_MAX_QUEUES, FAL_MAX_QUEUES - 1, options->device,
+                        FAL_MAX_QUEUES);
+    if (n == 0)
+        return fal_fail(err, EINVAL, "no queue of %s is asked for", options->device);
+    for (uint32_t i = 0; i < n; i++) {
+        chosen[i] = options->queues ? options->queues[i] : i;
+        if (chosen[i] >= d->queues)
+            return fal_fail(err, EINVAL, "%s has no queue %u: it has %u, from 0 to %u",
+                            options->device, chosen[i], d->queues, d->queues - 1);
+        for (uint32_t k = 0; k < i; k++)
+            if (chosen[k] == chosen[i])
+                return fal_fail(err, EINVAL, "queue %u of %s is asked for twice", chosen[i],
+                                options->device);
+    }
+    return (int)n;
+}
+
+static int af_xdp_queues(const struct fal_backend_options *options, struct fal_error *err) {
+    struct device d;
+    uint32_t chosen[FAL_MAX_QUEUES];
+    if (find_device(options->device, &d, err) < 0)
+        return -1;
+    return choose_queues(options, &d, chosen, err);
+}
+
+static int check_frames(const struct device *d, const struct fal_pool *pool,
+                        struct fal_error *err) {
+    uint32_t size = pool->frame_size;
+    if (size < 2048 || size > 4096 || (size & (size - 1)))
+        return fal_fail(err, EINVAL, "af_xdp wants frames of 2048 or 4096 bytes, not %u", size);
+    const char *name = d->name.ifr_name;
+    uint32_t fits = size - HEADROOM - LINK_HEADER, largest = 4096 - HEADROOM - LINK_HEADER;
+    if (d->mtu <= fits)
+        return 0;
+    if (d->mtu <= largest)
+        return fal_fail(err, EMSGSIZE,
+                        "the MTU of %s, %u, does not fit into a frame of %u bytes (at most %u): "
+                        "give --frame-size 4096, or lower it: ip link set dev %s mtu %u",
+                        name, d->mtu, size, fits, name, fits);
+    return fal_fail(err, EMSGSIZE,
+                    "the MTU of %s, %u, does not fit into a frame (at most %u with --frame-size "
+                    "4096): lower it: ip link set dev %s mtu %u",
+                    name, d->mtu, largest, name, largest);
+}
+
+/* ---- sockets --------------------------------------------------------------------------------- */
+
+static int map_ring(struct ring *r, int fd, const struct xdp_ring_offset *offset, uint32_t entries,
+                    size_t slot_size, uint64_t page_offset) {
+    r->map_size = offset->desc + entries * slot_size;
+    void *map = mmap(NULL, r->map_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd,
+                     (off_t)page_offset);
+    if (map == MAP_FAILED)
+        return -1;
+    r->map = map;
+    r->producer = (uint32_t *)((char *)map + offset->producer);
+    r->consumer = (uint32_t *)((char *)map + offset->consumer);
+    r->slots = (char *)map + offset->desc;
+    r->mask = entries - 1;
+    return 0;
+}
+
+static int set(int fd, int option, uint32_t value) {
+    return setsockopt(fd, SOL_XDP, option, &value, sizeof value);
+}
+
+/* A socket with its rings, not yet bound. */
+static int make_socket(struct queue *q) {
+    q->fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (q->fd < 0)
+        return -1;
+    struct xdp_mmap_offsets offsets;
+    socklen_t n = sizeof offsets;
+    if (set(q->fd, XDP_UMEM_FILL_RING, FAL_BACKEND_HOLD) < 0 ||
+        set(q->fd, XDP_UMEM_COMPLETION_RING, COMPLETION_RING) < 0 ||
+        set(q->fd, XDP_RX_RING, FAL_RX_RING) < 0 ||
+        getsockopt(q->fd, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &n) < 0)
+        return -1;
+    if (n != sizeof offsets) { /* the layout of before Linux 5.4 */
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    if (map_ring(&q->fill, q->fd, &offsets.fr, FAL_BACKEND_HOLD, sizeof(uint64_t),
+                 XDP_UMEM_PGOFF_FILL_RING) < 0)
+        return -1;
+    return map_ring(&q->rx, q->fd, &offsets.rx, FAL_RX_RING, sizeof(struct xdp_desc),
+                    XDP_PGOFF_RX_RING);
+}
+
+static void close_socket(struct queue *q) {
+    if (q->fill.map)
+        munmap(q->fill.map, q->fill.map_size);
+    if (q->rx.map)
+        munmap(q->rx.map, q->rx.map_size);
+    if (q->fd >= 0)
+        close(q->fd);
+    *q = (struct queue){.fd = -1, .id = q->id};
+}
+
+static void close_sockets(struct af_xdp *x) {
+    for (uint32_t i = x->queue_count; i-- > 0;) /* the first holds the UMEM that all share */
+        close_socket(&x->queue[i]);
+}
+
+/* The kernel pins the pool's pages and counts them as locked memory, huge pages too. */
+static int register_pool(struct af_xdp *x, struct fal_error *err) {
+    const struct xdp_umem_reg reg = {
+        .addr = (uintptr_t)x->pool.frames,
+        .len = (uint64_t)x->pool.frame_count * x->pool.frame_size,
+        .chunk_size = x->pool.frame_size,
+    };
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_MEMLOCK, &limit);
+    }
+    getrlimit(RLIMIT_MEMLOCK, &limit);
+    for (int i = 0;; i++) {
+        if (setsockopt(x->queue[0].fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg) == 0)
+            return 0;
+        /* A pool of this user that was just closed may still be counted. */
+        if (errno != ENOBUFS || reg.len > limit.rlim_cur || i == RETRIES)
+            break;
+        pause_50ms();
+    }
+    if (errno == ENOBUFS)
+        return fal_fail(err, ENOBUFS,
+                        "the pool of %.1f MiB exceeds the limit of %.1f MiB of locked memory for "
+                        "this user: raise it (ulimit -l, systemd: LimitMEMLOCK=), give "
+                        "CAP_IPC_LOCK, or fewer --frames",
+                        (double)reg.len / 1048576, (double)limit.rlim_cur / 1048576);
+    if (errno == ENOMEM)
+        return fal_fail(err, ENOMEM,
+                        "the kernel has no memory to pin the pool of %.1f MiB: give "
+                        "fewer --frames",
+                        (double)reg.len / 1048576);
+    return fal_fail(err, errno, "the kernel refuses the pool: %s", strerror(errno));
+}
+
+static int bind_socket(const struct af_xdp *x, const struct queue *q, uint16_t flags) {
+    struct sockaddr_xdp address = {
+        .sxdp_family = AF_XDP,
+        .sxdp_flags = flags,
+        .sxdp_ifindex = x->ifindex,
+        .sxdp_queue_id = q->id,
+        .sxdp_shared_umem_fd = flags & XDP_SHARED_UMEM ? (uint32_t)x->queue[0].fd : 0,
+    };
+    for (int i = 0;; i++) {
+        if (bind(q->fd, (struct sockaddr *)&address, sizeof address) == 0)
+            return 0;
+        if (errno != EBUSY || i == RETRIES)
+            return -1;
+        pause_50ms();
+    }
+}
+
+static int bind_failed(const struct queue *q, const char *device, struct fal_error *err) {
+    switch (errno) {
+    case EPERM:
+        return fal_xdp_no_privilege(device, err);
+    case EBUSY:
+        return fal_fail(err, EBUSY,
+                        "queue %u of %s belongs to another AF_XDP socket: stop the program that "
+                        "has it, or leave the queue out: --queues",
+                        q->id, device);
+    case ENODEV:
+        return fal_fail(err, ENODEV, "%s was removed", device);
+    case EAFNOSUPPORT:
+        return fal_fail(err, EAFNOSUPPORT,
+                        "this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS)");
+    case ENOMEM:
+    case ENOBUFS:
+        return fal_fail(err, errno, "the kernel has no memory for the AF_XDP socket of queue %u",
+                        q->id);
+    }
+    return fal_fail(err, errno, "cannot make the AF_XDP socket of queue %u of %s: %s", q->id,
+                    device, strerror(errno));
+}
+
+/* All sockets: the mode that the first one gets holds for those that share its UMEM. */
+static int open_sockets(struct af_xdp *x, bool zero_copy, const char *device,
+                        struct fal_error *err) {
+    for (uint32_t i = 0; i < x->queue_count; i++) {
+        struct queue *q = &x->queue[i];
+        if (make_socket(q) < 0)
+            return bind_failed(q, device, err);
+        if (i == 0 && register_pool(x, err) < 0)
+            return -1;
+        int bound = bind_socket(x, q, i ? XDP_SHARED_UMEM : zero_copy ? XDP_ZEROCOPY : XDP_COPY);
+        if (bound < 0 && i == 0 && zero_copy && errno != EBUSY)
+            bound = bind_socket(x, q, XDP_COPY); /* here at once: the pool is pinned already */
+        if (bound < 0)
+            return bind_failed(q, device, err);
+    }
+    return 0;
+}
+
+/* The kernel undoes it when the socket is closed, however that comes about. */
+static int be_promiscuous(struct af_xdp *x, const char *device, struct fal_error *err) {
+    const struct packet_mreq request = {.mr_ifindex = (int)x->ifindex,
+                                        .mr_type = PACKET_MR_PROMISC};
+    x->promisc = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* 0: it receives nothing */
+    if (x->promisc >= 0 &&
+        setsockopt(x->promisc, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request, sizeof request) == 0)
+        return 0;
+    if (errno == EPERM)
+        return fal_xdp_no_privilege(device, err);
+    return fal_fail(err, errno, "cannot make %s promiscuous: %s (or give --no-promisc)", device,
+                    strerror(errno));
+}
+
+/* ---- clocks ---------------------------------------------------------------------------------- */
+
+static int64_t now(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return t.tv_sec * SECOND + t.tv_nsec;
+}
+
+/* How far the wall clock is ahead of this one: read it before and after, keep the quickest of some
+ * tries.  TAI and the wall clock are whole seconds apart, which makes that exact. */
+static int64_t measure_offset(clockid_t clock) {
+    int64_t best = INT64_MAX, offset = 0;
+    for (int i = 0; i < CLOCK_READINGS; i++) {
+        int64_t before = now(clock), wall = now(CLOCK_REALTIME), after = now(clock);
+        if (after - before < best) {
+            best = after - before;
+            offset = wall - before - best / 2;
+        }
+    }
+    if (clock == CLOCK_TAI)
+        offset = (offset + (offset < 0 ? -SECOND : SECOND) / 2) / SECOND * SECOND;
+    return offset;
+}
+
+/* ---- the backend ----------------------------------------------------------------------------- */
+
+static void af_xdp_close(void *backend) {
+    struct af_xdp *x = backend;
+    fal_xdp_detach(&x->program); /* first: from here on the host has its packets back */
+    close_sockets(x);
+    if (x->promisc >= 0)
+        close(x->promisc);
+    free(x);
+}
+
+static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
+                    const struct device *d, struct fal_error *err) {
+    const char *mode = options->mode ? options->mode : "auto", *device = options->device;
+    if (strcmp(mode, "auto") != 0 && strcmp(mode, "native") != 0 && strcmp(mode, "generic") != 0)
+        return fal_fail(err, EINVAL, "mode %.32s: auto, native or generic", mode);
+    uint32_t slots = 0;
+    for (uint32_t i = 0; i < x->queue_count; i++)
+        slots = x->queue[i].id >= slots ? x->queue[i].id + 1 : slots;
+
+    /* The program first: whether the driver takes it decides how sockets can be bound. */
+    if (fal_xdp_attach(&x->program, device, d->ifindex, mode, slots, err) < 0)
+        return -1;
+    struct fal_error error;
+    if (open_sockets(x, x->program.native, device, &error) < 0) {
+        bool zero_copy = x->program.native && error.code != EBUSY && error.code != ENOBUFS;
+        close_sockets(x);
+        /* Drivers may have zero copy on some queues, but not on others. */
+        if (!zero_copy || open_sockets(x, false, device, &error) < 0) {
+            if (err)
+                *err = error;
+            return -1;
+        }
+    }
+    return options->promisc ? be_promiscuous(x, device, err) : 0;
+}
+
+static void *af_xdp_open(const struct fal_backend_options *options, const struct fal_pool *pool,
+                         struct fal_backend_facts *facts, struct fal_error *err) {
+    struct device d;
+    uint32_t chosen[FAL_MAX_QUEUES];
+    int n;
+    if (find_device(options->device, &d, err) < 0 ||
+        (n = choose_queues(options, &d, chosen, err)) < 0 || check_frames(&d, pool, err) < 0)
+        return NULL;
+    struct af_xdp *x = calloc(1, sizeof *x);
+    if (!x) {
+        fal_fail(err, ENOMEM, "no memory");
+        return NULL;
+    }
+    x->pool = *pool;
+    x->ifindex = d.ifindex;
+    x->frame_shift = (uint32_t)__builtin_ctz(pool->frame_size);
+    x->program.map = x->program.link = x->promisc = -1;
+    x->queue_count = (uint32_t)n;
+    x->wanted = x->queue_count * FAL_BACKEND_HOLD;
+    for (uint32_t i = 0; i < x->queue_count; i++)
+        x->queue[i] = (struct queue){.fd = -1, .id = chosen[i]};
+    if (open_all(x, options, &d, err) < 0) {
+        af_xdp_close(x);
+        return NULL;
+    }
+    x->clock_offset = measure_offset(x->program.clock);
+
+    struct xdp_options got = {0};
+    socklen_t size = sizeof got;
+    getsockopt(x->queue[0].fd, SOL_XDP, XDP_OPTIONS, &got, &size);
+    memset(facts, 0, sizeof *facts);
+    strcpy(facts->mode, x->program.native ? "native" : "generic");
+    facts->zero_copy = (got.flags & XDP_OPTIONS_ZEROCOPY) != 0;
+    facts->queue_count = x->queue_count;
+    memcpy(facts->queue, chosen, x->queue_count * sizeof *chosen);
+    facts->ifindex = x->ifindex;
+    return x;
+}
+
+/* One packet's descriptor.  The stamp is cleared once it is read: where the program could not leave
+ * one the next time, this one must not be believed again. */
+static void describe(struct af_xdp *x, const struct xdp_desc *from, uint32_t queue, uint64_t *clock,
+                     struct fal_desc *to) {
+    uint64_t stamp, none = 0;
+    uint8_t *at = x->pool.frames + from->addr - FAL_XDP_STAMP;
+    memcpy(&stamp, at, sizeof stamp);
+    if (stamp) {
+        memcpy(at, &none, sizeof none);
+        to->ts_ns = stamp + (uint64_t)x->clock_offset;
+    } else {
+        if (!*clock)
+            *clock = (uint64_t)now(CLOCK_REALTIME);
+        to->ts_ns = *clock;
+    }
+    to->offset = from->addr;
+    to->len = from->len;
+    to->caplen = (uint16_t)from->len;
+    to->flags = FAL_DESC_FIRST;
+    to->queue = (uint16_t)queue;
+}
+
+static uint32_t receive(struct af_xdp *x, struct queue *q, struct fal_desc *packets,
+                        uint32_t *frame, uint32_t max, uint64_t *clock) {
+    const struct xdp_desc *slots = q->rx.slots;
+    uint32_t n = __atomic_load_n(q->rx.producer, __ATOMIC_ACQUIRE) - q->rx.next;
+    n = n < max ? n : max;
+    if (n == 0)
+        return 0;
+    for (uint32_t i = 0; i < n; i++) /* the stamps, written by the CPU that received */
+        __builtin_prefetch(x->pool.frames + slots[(q->rx.next + i) & q->rx.mask].addr - 8, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct xdp_desc *from = &slots[(q->rx.next + i) & q->rx.mask];
+        describe(x, from, q->id, clock, &packets[i]);
+        frame[i] = (uint32_t)(from->addr >> x->frame_shift);
+    }
+    q->rx.next += n;
+    __atomic_store_n(q->rx.consumer, q->rx.next, __ATOMIC_RELEASE);
+    q->held -= n;
+    x->wanted += n;
+    return n;
+}
+
+static int af_xdp_rx_burst(void *backend, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
+    struct af_xdp *x = backend;
+    uint64_t clock = 0;
+    uint32_t n = 0, at = x->first;
+    for (uint32_t i = 0; i < x->queue_count && n < max; i++) {
+        n += receive(x, &x->queue[at], packets + n, frame + n, max - n, &clock);
+        at = at + 1 < x->queue_count ? at + 1 : 0;
+    }
+    /* After a full burst the next begins with the queue after the one that filled it, so that a
+     * flood on one queue costs the others no turn. */
+    if (n == max)
+        x->first = at;
+    if (n == 0 && x->gone) {
+        errno = x->gone;
+        return -1;
+    }
+    return (int)n;
+}
+
+static uint32_t af_xdp_wants(void *backend) {
+    return ((struct af_xdp *)backend)->wanted;
+}
+
+static uint32_t fill(struct af_xdp *x, struct queue *q, const uint32_t *frame, uint32_t n) {
+    uint32_t room = FAL_BACKEND_HOLD - q->held;
+    n = n < room ? n : room;
+    if (n == 0)
+        return 0;
+    uint64_t *slots = q->fill.slots;
+    for (uint32_t i = 0; i < n; i++)
+        slots[(q->fill.next + i) & q->fill.mask] = (uint64_t)frame[i] << x->frame_shift;
+    q->fill.next += n;
+    __atomic_store_n(q->fill.producer, q->fill.next, __ATOMIC_RELEASE);
+    q->held += n;
+    x->wanted -= n;
+    /* Only now, so that before there are frames the host gets the packets, instead of nobody. */
+    if (!q->given) {
+        if (fal_xdp_give(&x->program, q->id, q->fd) < 0)
+            x->gone = errno;
+        q->given = true;
+    }
+    return n;
+}
+
+/* Equal shares, until all are gone: whatever another queue has, none starves. */
+static void af_xdp_refill(void *backend, const uint32_t *frame, uint32_t n) {
+    struct af_xdp *x = backend;
+    while (n > 0 && x->wanted > 0) {
+        uint32_t share = (n + x->queue_count - 1) / x->queue_count;
+        for (uint32_t i = 0; i < x->queue_count && n > 0; i++) {
+            uint32_t taken = fill(x, &x->queue[i], frame, share < n ? share : n);
+            frame += taken;
+            n -= taken;
+        }
+    }
+}
+
+static uint32_t af_xdp_wait(void *backend, struct pollfd *fds, uint32_t max) {
+    const struct af_xdp *x = backend;
+    uint32_t n = x->queue_count < max ? x->queue_count : max;
+    for (uint32_t i = 0; i < n; i++)
+        fds[i] = (struct pollfd){.fd = x->queue[i].fd, .events = POLLIN};
+    return n;
+}
+
+/* Lost are: rx_dropped, which contains those that found the fill ring empty (so its own counter,
+ * of attempts, is left out), and rx_ring_full; no packet is in both.  The kernel says that a
+ * device is gone by a pending error on its sockets; poll() does not tell, and down is not gone. */
+static void af_xdp_stats(void *backend, struct fal_backend_stats *stats) {
+    struct af_xdp *x = backend;
+    stats->if_dropped = 0;
+    for (uint32_t i = 0; i < x->queue_count; i++) {
+        struct xdp_statistics s = {0};
+        socklen_t size = sizeof s;
+        if (getsockopt(x->queue[i].fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
+            stats->if_dropped += s.rx_dropped + s.rx_ring_full;
+        int pending = 0;
+        size = sizeof pending;
+        if (getsockopt(x->queue[i].fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 && pending)
+            x->gone = ENODEV;
+    }
+    x->clock_offset = measure_offset(x->program.clock);
+}
+
+const struct fal_backend_ops fal_backend_af_xdp = {
+    .name = "af_xdp",
+    .queues = af_xdp_queues,
+    .open = af_xdp_open,
+    .rx_burst = af_xdp_rx_burst,
+    .wants = af_xdp_wants,
+    .refill = af_xdp_refill,
+    .wait = af_xdp_wait,
+    .stats = af_xdp_stats,
+    .close = af_xdp_close,
+};

@@ -1,0 +1,34 @@
+/* The XDP program that sends a device's packets to AF_XDP sockets, and its attachment.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef FAL_XDP_PROGRAM_H
+#define FAL_XDP_PROGRAM_H
+
+#include <stdbool.h>
+#include <time.h>
+
+#include "../error.h"
+
+/* Directly before each packet that it redirects, the program leaves a stamp: u64, nanoseconds of
+ * `clock`.  The kernel copies it along with the packet. */
+#define FAL_XDP_STAMP 8 /* bytes */
+
+struct fal_xdp_program {
+    int map;         /* queue id -> socket (XSKMAP) */
+    int link;        /* holds the program at the device: gone with its last descriptor */
+    bool native;     /* in the driver; else generic, in the stack */
+    clockid_t clock; /* of the time stamps */
+};
+
+/* Loads the program and attaches it; `mode` is auto, native or generic, `slots` the highest queue
+ * id plus one.  All packets go on to the host until their queue is given to a socket. */
+int fal_xdp_attach(struct fal_xdp_program *x, const char *device, uint32_t ifindex,
+                   const char *mode, uint32_t slots, struct fal_error *err);
+/* From now on the packets of this queue go to this socket; -1 and errno. */
+int fal_xdp_give(const struct fal_xdp_program *x, uint32_t queue, int socket);
+/* May be called on what fal_xdp_attach failed on, or once again. */
+void fal_xdp_detach(struct fal_xdp_program *x);
+
+/* The error for an EPERM: names the capabilities that this thread lacks. */
+int fal_xdp_no_privilege(const char *device, struct fal_error *err);
+
+#endif

@@ -1,0 +1,519 @@
+/* libfal: the worker's side of everything.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "fal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "control.h"
+#include "ring.h"
+
+#define SPIN_NS 50000ull /* before a blocking wait sleeps: waking costs the poller 8 us */
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+/* All shared memory of one attachment.  Counted, since views of it may outlive the socket. */
+struct fal_mapping {
+    uint32_t references;
+    uint32_t arenas;
+    struct fal_segment arena[FAL_MAX_POLLERS];
+    struct fal_segment status, cursors;
+};
+
+struct fal_socket {
+    struct fal_mapping *mapping; /* NULL: not attached */
+    struct fal_cursor_page *cursors;
+    struct fal_consumer ring[FAL_MAX_POLLERS];
+    uint32_t rings;
+    uint32_t next_ring;       /* served in turn */
+    uint32_t held, held_ring; /* the batch that is out */
+    uint32_t *is_reader;      /* a page that a fork wipes: 1 in the process that reads */
+
+    int control, wake;      /* -1: not attached; so, too: */
+    int epoll, again;       /* the descriptor given out; eventfd that makes it readable */
+    bool watched;           /* it has been given out */
+    struct fal_error ended; /* code 0: not */
+
+    /* what was asked for */
+    uint64_t id;
+    uint32_t capacity;
+    int32_t group;
+    char mode[FAL_NAME_SIZE];
+    uint32_t number, member; /* the socket's, and its record in the status */
+};
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- sleeping -------------------------------------------------------------------------------- */
+
+static bool all_empty(struct fal_socket *s) {
+    for (uint32_t i = 0; i < s->rings; i++)
+        if (!fal_consumer_empty(&s->ring[i]))
+            return false;
+    return true;
+}
+
+/* Sleeping (see ring.h and "Waking" in docs/architecture.md).  The descriptor given out is readable
+ * unless the bell is armed and all rings were found empty after arming it: a byte in the wake
+ * socket, or the eventfd, stays until the next arm().  Once armed by fal_attach this always holds;
+ * only the process that reads arms it again. */
+static void arm(struct fal_socket *s) {
+    uint64_t word;
+    char bytes[64];
+    while (recv(s->wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        ;
+    (void)!read(s->again, &word, sizeof word);
+    fal_bell_arm(&s->cursors->seq);
+    if (all_empty(s) && !s->ended.code)
+        return;
+    fal_bell_disarm(&s->cursors->seq);
+    word = 1;
+    (void)!write(s->again, &word, sizeof word);
+}
+
+/* ---- open, attach ---------------------------------------------------------------------------- */
+
+struct fal_socket *fal_open(uint32_t ring, struct fal_error *err) {
+    if (ring && (ring & (ring - 1) || ring < FAL_MIN_RING || ring > FAL_MAX_RING)) {
+        fal_fail(err, EINVAL, "ring %u: a ring's size is a power of two from %u to %u", ring,
+                 FAL_MIN_RING, FAL_MAX_RING);
+        return NULL;
+    }
+    struct fal_socket *s = calloc(1, sizeof *s);
+    if (!s) {
+        fal_fail(err, ENOMEM, "no memory for a socket");
+        return NULL;
+    }
+    s->control = s->wake = s->epoll = s->again = -1;
+    s->group = -1;
+    s->capacity = ring;
+    s->is_reader = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (s->is_reader == MAP_FAILED || madvise(s->is_reader, 4096, MADV_WIPEONFORK) < 0 ||
+        getrandom(&s->id, sizeof s->id, 0) != sizeof s->id) {
+        fal_fail(err, errno, "cannot make a socket: %s", strerror(errno));
+        fal_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+static struct fal_request request_of(const struct fal_socket *s, uint32_t type) {
+    struct fal_request request = {.type = type,
+                                  .version = FAL_PROTOCOL_VERSION,
+                                  .id = s->id,
+                                  .group = s->group,
+                                  .ring = s->capacity};
+    memcpy(request.mode, s->mode, sizeof request.mode);
+    return request;
+}
+
+static int ask(struct fal_socket *s, uint32_t type, struct fal_reply *reply,
+               struct fal_error *err) {
+    struct fal_request request = request_of(s, type);
+    if (s->control < 0)
+        return fal_fail(err, ENOTCONN, "the socket is attached to no device");
+    if (s->ended.code)
+        return fal_fail(err, s->ended.code, "%s", s->ended.text);
+    struct fal_error local;
+    if (fal_control_ask(s->control, &request, reply, NULL, NULL, &local) < 0) {
+        if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
+            s->ended = local;
+        if (err)
+            *err = local;
+        return -1;
+    }
+    return 0;
+}
+
+/* The mapping is enough: the descriptor is closed by the caller. */
+static int map(int fd, uint64_t size, uint32_t writable, struct fal_segment *segment,
+               struct fal_error *err) {
+    int result = fal_segment_map(fd, size, writable, segment, err);
+    segment->fd = -1;
+    return result;
+}
+
+/* Maps what came with the reply to FAL_OPEN.  Descriptors that are kept become -1 in fds. */
+static int take_over(struct fal_socket *s, const struct fal_reply *reply, int *fds, uint32_t n,
+                     struct fal_error *err) {
+    struct fal_mapping *m = s->mapping = calloc(1, sizeof *m);
+    if (!m)
+        return fal_fail(err, ENOMEM, "no memory for a socket");
+    m->references = 1;
+    if (reply->pollers < 1 || reply->pollers > FAL_MAX_POLLERS || n != 3 + reply->pollers)
+        return fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
+    if (map(fds[0], sizeof(struct fal_status), 0, &m->status, err) < 0 ||
+        map(fds[1], FAL_CURSOR_PAGE, 1, &m->cursors, err) < 0)
+        return -1;
+    s->wake = fds[2];
+    fds[2] = -1;
+    s->cursors = (struct fal_cursor_page *)m->cursors.address;
+    for (; m->arenas < reply->pollers; m->arenas++) {
+        struct fal_segment *segment = &m->arena[m->arenas];
+        int fd = fds[3 + m->arenas];
+        off_t size = lseek(fd, 0, SEEK_END);
+        if (size < (off_t)sizeof(struct fal_arena))
+            return fal_fail(err, EPROTO, "fal-poller sent an empty arena");
+        if (map(fd, (uint64_t)size, 0, segment, err) < 0)
+            return -1;
+        struct fal_arena *arena = (struct fal_arena *)segment->address;
+        if (arena->magic != FAL_ARENA_MAGIC || arena->version != FAL_LAYOUT_VERSION)
+            return fal_fail(err, EPROTO, "fal-poller is of another version (restart it)");
+        struct fal_ring *ring =
+            (struct fal_ring *)(segment->address + reply->ring_offset[m->arenas]);
+        s->ring[m->arenas] = (struct fal_consumer){
+            .slots = (struct fal_desc *)(ring + 1),
+            .producer = &ring->producer,
+            .consumer = &s->cursors->cursor[m->arenas].consumer,
+            .mask = reply->ring - 1,
+        };
+    }
+    s->rings = m->arenas;
+    return 0;
+}
+
+/* The descriptor given out.  After a fork it is in both processes, and what one takes out of it is
+ * missing in the other: so it lives as long as the attachment, and is only ever closed. */
+static int make_descriptor(struct fal_socket *s) {
+    s->again = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (s->again < 0 || s->epoll < 0)
+        return -1;
+    const int inner[] = {s->control, s->wake, s->again};
+    for (unsigned i = 0; i < sizeof inner / sizeof *inner; i++)
+        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, inner[i], &(struct epoll_event){.events = EPOLLIN}) <
+            0)
+            return -1;
+    return 0;
+}
+
+int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) {
+    int fds[FAL_CONTROL_FDS];
+    uint32_t n = FAL_CONTROL_FDS;
+    struct fal_reply reply = {0};
+    struct fal_request request = request_of(s, FAL_OPEN);
+    if (s->mapping)
+        return fal_fail(err, EISCONN, "the socket is attached to a device already");
+    if (strncmp(device, "fal:", 4))
+        return fal_fail(err, EINVAL, "device '%s': write fal:NAME", device);
+    s->ended = (struct fal_error){0};
+    if ((s->control = fal_control_connect(device + 4, err)) < 0)
+        return -1;
+    int result = fal_control_ask(s->control, &request, &reply, fds, &n, err);
+    if (result == 0)
+        result = take_over(s, &reply, fds, n, err);
+    for (uint32_t i = 0; i < n; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    if (result == 0) {
+        s->number = reply.socket;
+        s->member = reply.member;
+        if (make_descriptor(s) == 0) {
+            arm(s);
+            return 0;
+        }
+        fal_fail(err, errno, "cannot watch fal-poller: %s", strerror(errno));
+    }
+    struct fal_error kept = err ? *err : (struct fal_error){0};
+    fal_detach(s, NULL);
+    if (err)
+        *err = kept;
+    return -1;
+}
+
+int fal_detach(struct fal_socket *s, struct fal_error *err) {
+    bool was = s->control >= 0;
+    int *fds[] = {&s->control, &s->wake, &s->epoll, &s->again};
+    for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+    if (s->mapping && *s->is_reader) /* after a fork the other may read now */
+        fal_store_release(&s->cursors->reader, 0);
+    s->watched = false;
+    s->held = s->rings = 0;
+    *s->is_reader = 0;
+    fal_unpin(s->mapping);
+    s->mapping = NULL;
+    return was ? 0 : fal_fail(err, ENOTCONN, "the socket is attached to no device");
+}
+
+void fal_close(struct fal_socket *s) {
+    if (!s)
+        return;
+    if (s->is_reader && s->is_reader != MAP_FAILED) {
+        fal_detach(s, NULL);
+        munmap(s->is_reader, 4096);
+    }
+    free(s);
+}
+
+int fal_start(struct fal_socket *s, struct fal_error *err) {
+    struct fal_reply reply = {0};
+    return ask(s, FAL_START, &reply, err);
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err) {
+    struct fal_reply reply = {0};
+    if (group < 0 || group > FAL_MAX_GROUP_ID)
+        return fal_fail(err, EINVAL, "group %d: ids are 0 to %d", group, FAL_MAX_GROUP_ID);
+    if (s->group >= 0)
+        return fal_fail(err, EALREADY, "already in group %d", s->group);
+    if (fanout && strlen(fanout) >= sizeof s->mode)
+        return fal_fail(err, EINVAL, "unknown fan-out mode '%.40s…'", fanout);
+    snprintf(s->mode, sizeof s->mode, "%s", fanout ? fanout : "");
+    s->group = group;
+    if (!s->mapping)
+        return 0; /* kept until fal_attach */
+    if (ask(s, FAL_JOIN, &reply, err) < 0) {
+        s->group = -1;
+        return -1;
+    }
+    s->member = reply.member;
+    return 0;
+}
+
+int fal_leave(struct fal_socket *s, struct fal_error *err) {
+    struct fal_reply reply = {0};
+    if (s->group < 0)
+        return fal_fail(err, EINVAL, "the socket is in no group");
+    if (s->mapping && ask(s, FAL_LEAVE, &reply, err) < 0)
+        return -1;
+    s->group = -1;
+    s->mode[0] = 0;
+    if (s->mapping)
+        s->member = reply.member;
+    return 0;
+}
+
+/* ---- receiving ------------------------------------------------------------------------------- */
+
+/* A zombie is dead, though kill() still finds it. */
+static bool lives(pid_t pid) {
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd < 0)
+        return kill(pid, 0) == 0 || errno != ESRCH;
+    bool alive = poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 0;
+    close(fd);
+    return alive;
+}
+
+/* Whether this process may read: the first that tries is the one, until it is dead. */
+static bool may_read(struct fal_socket *s) {
+    if (*s->is_reader)
+        return true;
+    uint32_t me = (uint32_t)getpid(), reader = fal_load_relaxed(&s->cursors->reader);
+    while (reader != me) {
+        if (reader && lives((pid_t)reader))
+            return false;
+        if (fal_claim(&s->cursors->reader, &reader, me))
+            break;
+    }
+    for (uint32_t i = 0; i < s->rings; i++) /* another process may have read before */
+        s->ring[i].next = s->ring[i].seen = fal_load_acquire(s->ring[i].consumer);
+    s->held = 0;
+    *s->is_reader = 1;
+    return true;
+}
+
+static void give_back(struct fal_socket *s) {
+    if (s->held)
+        fal_consumer_release(&s->ring[s->held_ring], s->held);
+    s->held = 0;
+}
+
+void fal_release(struct fal_socket *s) {
+    fal_release_first(s, s->held);
+}
+
+void fal_release_first(struct fal_socket *s, uint32_t n) {
+    if (!s->held || !*s->is_reader)
+        return;
+    s->held = n < s->held ? n : s->held;
+    give_back(s);
+    if (s->watched && all_empty(s))
+        arm(s);
+}
+
+int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
+    *batch = (struct fal_batch){0};
+    if (!s->mapping || !may_read(s)) {
+        errno = s->mapping ? EBUSY : ENOTCONN;
+        return -1;
+    }
+    give_back(s);
+    for (uint32_t k = 0; k < s->rings; k++) {
+        uint32_t i = s->next_ring++ % s->rings;
+        struct fal_consumer *r = &s->ring[i];
+        uint32_t n = fal_consumer_peek(r, max, &batch->packets);
+        if (!n)
+            continue;
+        struct fal_arena *arena = (struct fal_arena *)s->mapping->arena[i].address;
+        batch->frames = s->mapping->arena[i].address + arena->frames_offset;
+        batch->count = n;
+        batch->slot = r->next & r->mask;
+        batch->ring = i;
+        s->held = n;
+        s->held_ring = i;
+        return (int)n;
+    }
+    if (s->watched)
+        arm(s); /* found empty: the next packet must be a new edge */
+    return 0;
+}
+
+/* Takes note of a last word, or of a death without one. */
+static void listen_for_end(struct fal_socket *s) {
+    struct fal_reply reply;
+    if (s->ended.code)
+        return;
+    ssize_t n = recv(s->control, &reply, sizeof reply, MSG_DONTWAIT);
+    if (n < 0 && errno == ECONNRESET) /* our last request was not read; a last word may follow */
+        n = recv(s->control, &reply, sizeof reply, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n == sizeof reply && reply.type == FAL_BYE) {
+        reply.text[sizeof reply.text - 1] = 0;
+        fal_fail(&s->ended, reply.code, "%s", reply.text);
+    } else {
+        fal_fail(&s->ended, ECONNRESET, "fal-poller died");
+    }
+    arm(s); /* the descriptor tells of the end from now on, even if the last word has been read */
+}
+
+int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
+    if (!s->mapping)
+        return fal_fail(err, ENOTCONN, "the socket is attached to no device");
+    if (!may_read(s))
+        return fal_fail(err, EBUSY, "process %u reads this socket", s->cursors->reader);
+    give_back(s);
+    uint64_t start = now_ns(), now = start;
+    uint64_t end = timeout < 0 ? UINT64_MAX : start + (uint64_t)timeout * 1000000u;
+    if (timeout == 0 && all_empty(s))
+        sched_yield(); /* who spins like this on the poller's core must let it run */
+    for (;;) {
+        if (!all_empty(s))
+            return 1;
+        if (s->ended.code) {
+            if (err)
+                *err = s->ended;
+            return -1;
+        }
+        if (now - start < SPIN_NS && timeout) {
+            sched_yield();
+        } else {
+            arm(s);
+            if (!all_empty(s))
+                return 1;
+            struct pollfd fds[2] = {{.fd = s->wake, .events = POLLIN},
+                                    {.fd = s->control, .events = POLLIN}};
+            uint64_t left = end > now ? end - now : 0;
+            struct timespec until = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
+            int n = ppoll(fds, 2, timeout < 0 ? NULL : &until, NULL);
+            if (n < 0 && errno == EINTR)
+                return fal_fail(err, EINTR, "interrupted by a signal");
+            if (n == 0 && all_empty(s))
+                return 0;
+            if (n > 0 && (fds[1].revents || fds[0].revents & (POLLHUP | POLLERR))) {
+                listen_for_end(s);
+                continue; /* what lies in the ring comes first */
+            }
+        }
+        now = now_ns();
+    }
+}
+
+int fal_fileno(struct fal_socket *s) {
+    if (s->mapping && !s->watched) {
+        s->watched = true;
+        if (*s->is_reader && s->held == 0) /* else another process may have it armed, and sleep */
+            arm(s);
+    }
+    return s->epoll;
+}
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+int32_t fal_member(struct fal_socket *s) {
+    if (!s->mapping || s->group < 0)
+        return -1;
+    const struct fal_status *status = (const struct fal_status *)s->mapping->status.address;
+    return fal_load_relaxed(&status->poller[0].member[s->member].number);
+}
+
+int fal_stats(struct fal_socket *s, struct fal_stats *stats) {
+    *stats = (struct fal_stats){0};
+    if (!s->mapping)
+        return -1;
+    const struct fal_status *status = (const struct fal_status *)s->mapping->status.address;
+    for (uint32_t i = 0; i < s->rings; i++) {
+        const struct fal_poller_status *from = &status->poller[i];
+        struct fal_socket_status mine;
+        uint64_t entered, ifdrop;
+        int tries = 0;
+        do { /* one moment; of a poller that died while writing, the last there is */
+            entered = fal_sequence_enter(&from->sequence);
+            mine.delivered = fal_load_relaxed(&from->socket[s->number - 1].delivered);
+            mine.dropped = fal_load_relaxed(&from->socket[s->number - 1].dropped);
+            ifdrop = fal_load_relaxed(&from->if_dropped);
+        } while (!fal_sequence_unchanged(&from->sequence, entered) && ++tries < 1000000);
+        stats->recv += mine.delivered;
+        stats->drop += mine.dropped;
+        stats->ifdrop += ifdrop;
+    }
+    return 0;
+}
+
+uint32_t fal_rings(struct fal_socket *s) {
+    return s->rings;
+}
+
+int fal_view(struct fal_socket *s, uint32_t ring, struct fal_view *view) {
+    if (ring >= s->rings)
+        return -1;
+    const struct fal_arena *arena = (const struct fal_arena *)s->mapping->arena[ring].address;
+    view->slots = s->ring[ring].slots;
+    view->capacity = s->ring[ring].mask + 1;
+    view->frames = s->mapping->arena[ring].address + arena->frames_offset;
+    view->frames_size = arena->frames * arena->frame_size;
+    return 0;
+}
+
+struct fal_mapping *fal_pin(struct fal_socket *s) {
+    if (s->mapping)
+        fal_count_in(&s->mapping->references);
+    return s->mapping;
+}
+
+void fal_unpin(struct fal_mapping *m) {
+    if (!m || !fal_count_out(&m->references))
+        return;
+    for (uint32_t i = 0; i < m->arenas; i++)
+        fal_segment_free(&m->arena[i]);
+    fal_segment_free(&m->status);
+    fal_segment_free(&m->cursors);
+    free(m);
+}

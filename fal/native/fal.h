@@ -1,0 +1,113 @@
+/* libfal: an abstract active socket.  A worker opens one, attaches it to a device that a fal-poller
+ * serves, joins a fan-out group, and receives its share of the packets, in place.
+ *
+ *     struct fal_error err;
+ *     struct fal_batch batch;
+ *     struct fal_socket *s = fal_open(0, &err);
+ *     if (!s || fal_join(s, 42, "hash", &err) || fal_attach(s, "fal:eth0", &err) ||
+ *         fal_start(s, &err))
+ *         errx(1, "%s", err.text);
+ *     while (fal_wait(s, -1, &err) >= 0)
+ *         while (fal_receive(s, 64, &batch) > 0)
+ *             for (uint32_t i = 0; i < batch.count; i++)
+ *                 work(batch.frames + batch.packets[i].offset, batch.packets[i].caplen);
+ *     fal_close(s);
+ *
+ * Compile with: cc worker.c $(pkg-config --cflags --libs PACKAGE/lib/pkgconfig/libfal.pc), where
+ * PACKAGE is what this prints: python -c "import fal; print(*fal.__path__)"
+ *
+ * Functions that take a struct fal_error fill it in (an errno and one clear line) when they return
+ * -1 or NULL; it may be NULL.  A socket is used by one thread at a time; each thread or process may
+ * have its own.  After a fork one process reads: the first that does; the other gets EBUSY.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef FAL_H
+#define FAL_H
+
+#include "layout.h"
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fal_socket;
+
+/* Consecutive packets of one ring, oldest first.  They may be read until they are released. */
+struct fal_batch {
+    const struct fal_desc *packets;
+    const uint8_t *frames; /* packet i begins at frames + packets[i].offset */
+    uint32_t count;
+    uint32_t slot; /* of packets[0] in its ring */
+    uint32_t ring; /* whose ring: 0 .. fal_rings() - 1 */
+};
+
+/* One ring and the frames that its packets lie in, as mapped (read-only) into this process. */
+struct fal_view {
+    const struct fal_desc *slots;
+    const uint8_t *frames;
+    uint64_t frames_size; /* bytes */
+    uint32_t capacity;    /* slots */
+};
+
+struct fal_stats {
+    uint64_t recv;   /* packets put into this socket's ring */
+    uint64_t drop;   /* packets for this socket that found its ring full */
+    uint64_t ifdrop; /* packets lost at the interface, whosesoever they would have been */
+};
+
+/* A socket, attached to nothing.  ring: its capacity in packets, a power of two; 0: the default. */
+struct fal_socket *fal_open(uint32_t ring, struct fal_error *err);
+/* Leaves everything and frees it all; NULL is let pass.  Sends no message. */
+void fal_close(struct fal_socket *s);
+
+/* "fal:NAME": NAME is the device, or what fal-poller --name says.  The socket is then admitted: it
+ * has its ring, and gets packets from fal_start on.  ENOENT, ECONNREFUSED: no such fal-poller runs;
+ * ENOSPC: its frames, sockets or groups are all taken; EINVAL: the group has another mode; EISCONN:
+ * attached already. */
+int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err);
+int fal_detach(struct fal_socket *s, struct fal_error *err);
+int fal_start(struct fal_socket *s, struct fal_error *err);
+
+/* group 0..65535; fanout "hash", "lb"; NULL: as the group is, "hash" for a new one.  Before
+ * fal_attach it is kept until then.  EALREADY: in a group already; EINVAL: no such mode, or the
+ * group has another. */
+int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);
+/* Out of the group: the socket gets everything again. */
+int fal_leave(struct fal_socket *s, struct fal_error *err);
+
+/* Up to `max` packets without waiting; releases the batch before.  Returns batch->count; 0: nothing
+ * there; -1 and errno EBUSY: another process reads this socket, ENOTCONN: not attached. */
+int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch);
+/* Gives the batch back: its packets may be overwritten from now on. */
+void fal_release(struct fal_socket *s);
+/* Gives back the first n of the batch; the others are received again. */
+void fal_release_first(struct fal_socket *s, uint32_t n);
+
+/* Waits until there is something to receive.  timeout in milliseconds, -1: for ever.  1: there is;
+ * 0: time is up; -1 and *err: ENODATA the source is over or fal-poller ended, ECONNRESET it died,
+ * ENODEV its device is gone, EINTR a signal came.  What lies in the ring is received before any of
+ * these but EINTR.  Like fal_receive, it releases the batch before. */
+int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err);
+
+/* A descriptor for select, poll and epoll: readable when there is something to receive, or
+ * fal-poller is gone (fal_wait with timeout 0 tells). It may be so once too often: then fal_receive
+ * returns 0, after which the next packet is a new edge.  It is closed by fal_detach; -1: not
+ * attached. */
+int fal_fileno(struct fal_socket *s);
+
+/* The present member number; -1: in no group, or not started. */
+int32_t fal_member(struct fal_socket *s);
+int fal_stats(struct fal_socket *s, struct fal_stats *stats);
+
+/* What is mapped; it stays so until fal_close or fal_detach and one fal_unpin for each fal_pin. */
+struct fal_mapping;
+uint32_t fal_rings(struct fal_socket *s);
+int fal_view(struct fal_socket *s, uint32_t ring, struct fal_view *view);
+struct fal_mapping *fal_pin(struct fal_socket *s);
+void fal_unpin(struct fal_mapping *mapping);
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
+#endif

@@ -1,0 +1,20 @@
+/* layout.h for C: the same, and what must hold of it.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef FAL_LAYOUT_CHECK_H
+#define FAL_LAYOUT_CHECK_H
+
+#include <stddef.h>
+
+#include "layout.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little endian");
+_Static_assert(sizeof(struct fal_desc) == 32, "two descriptors a cache line");
+_Static_assert(sizeof(struct fal_ring) == 128, "the producer index alone on its pair of lines");
+_Static_assert(sizeof(struct fal_cursor) == 64, "a consumer index alone on its line");
+_Static_assert(offsetof(struct fal_cursor_page, cursor) == 64, "the wake word alone on its line");
+_Static_assert(sizeof(struct fal_cursor_page) == FAL_CURSOR_PAGE, "one page");
+_Static_assert((FAL_RX_RING & (FAL_RX_RING - 1)) == 0, "ring sizes are powers of two");
+_Static_assert(FAL_BURST <= FAL_MIN_RING * 2, "a burst may not dwarf the smallest ring");
+_Static_assert(sizeof(struct fal_poller_status) % 8 == 0, "no padding between pollers");
+
+#endif

@@ -1,0 +1,472 @@
+"""fal-poller: fetches the packets of one device and spreads them over the workers.
+
+This process has two threads: the poller, inside one C call for its whole life, and this one, which
+answers the workers, the operator's signals and the device's end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import fal
+from fal import admission, runtime, status
+from fal.bindings import ffi, lib
+from fal.control import Control
+from fal.errors import FalError, checked
+
+RTMGRP_LINK = 1  # linux/rtnetlink.h: news of network devices
+BACKENDS = ("af_xdp", "null")
+IDLE = {"spin": lib.FAL_IDLE_SPIN, "adaptive": lib.FAL_IDLE_ADAPTIVE, "sleep": lib.FAL_IDLE_SLEEP}
+HUGEPAGES = {
+    "off": lib.FAL_HUGEPAGES_OFF,
+    "try": lib.FAL_HUGEPAGES_TRY,
+    "on": lib.FAL_HUGEPAGES_ON,
+}
+EXAMPLES = f"""examples:
+  fal-poller eth0                           all queues, AF_XDP, native mode where the driver can
+  fal-poller eth0 --cpus 2 --idle spin      lowest latency: CPU 2 is busy all the time
+  fal-poller eth0 --queues 0-3 --name dmz   some queues; workers open fal:dmz
+  fal-poller try --backend null --wait 2 --count 1000000
+                                            made-up packets, no privilege, once two sockets started
+
+defaults and limits:
+  a socket's ring holds {lib.FAL_DEFAULT_RING} packets, or what the socket asks for:
+  {lib.FAL_MIN_RING} to {lib.FAL_MAX_RING}; the pool holds {lib.FAL_DEFAULT_RINGS} default rings
+  besides the device's part (see --frames); at most {lib.FAL_MAX_SOCKETS} sockets,
+  {lib.FAL_MAX_GROUPS} groups, {lib.FAL_GROUP_MEMBERS} members a group, {lib.FAL_MAX_QUEUES} queues
+"""
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+def number_list(text: str) -> list[int]:
+    """Parse "0,2-4" into [0, 2, 3, 4]."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers (write 0,2-4)")
+        more = range(int(first), int(last or first) + 1)
+        if len(numbers) + len(more[: lib.FAL_MAX_QUEUES + 1]) > lib.FAL_MAX_QUEUES:
+            raise argparse.ArgumentTypeError(f"'{text}': at most {lib.FAL_MAX_QUEUES}")
+        numbers += more
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"'{text}' is empty or names a number twice")
+    return numbers
+
+
+def queue_list(text: str) -> list[int]:
+    return [] if text == "all" else number_list(text)
+
+
+def one_cpu(text: str) -> int:
+    cpus = number_list(text)
+    if len(cpus) > 1:
+        raise argparse.ArgumentTypeError("one CPU for now: there is one polling thread")
+    if cpus[0] not in os.sched_getaffinity(0):
+        raise argparse.ArgumentTypeError(
+            f"CPU {cpus[0]} is not there or not ours (there are:"
+            f" {','.join(map(str, sorted(os.sched_getaffinity(0))))})"
+        )
+    return cpus[0]
+
+
+def at_least(lowest: int, highest: int) -> Any:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def hash_seed(text: str) -> int:
+    if text == "random":
+        return int.from_bytes(os.urandom(8))
+    with suppress(ValueError):
+        if 0 <= int(text, 0) < 1 << 64:
+            return int(text, 0)
+    raise argparse.ArgumentTypeError(f"'{text}' is neither 'random' nor a number below 2**64")
+
+
+def poller_name(text: str) -> str:
+    if not status.NAME.fullmatch(text) or len(text) >= lib.FAL_NAME_SIZE:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no name: letters, digits and _-+.:@, at most {lib.FAL_NAME_SIZE - 1}"
+        )
+    return text
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="fal-poller",
+        description="Fetch the packets of one device, and spread them over the workers that join.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("device", metavar="DEV", help="network device (null: any word)")
+    add("--version", action="version", version=f"fal-poller {fal.__version__}")
+    add("--backend", choices=BACKENDS, default="af_xdp", help="how packets are fetched (af_xdp)")
+    add("--name", type=poller_name, help="what workers call it: fal:NAME (default: DEV)")
+    add(
+        "--mode",
+        choices=("auto", "native", "generic"),
+        default="auto",
+        help="of XDP: native is the driver's own; auto takes it where there is one (auto)",
+    )
+    add("--queues", type=queue_list, default=[], metavar="all|LIST", help="which to fetch (all)")
+    add("--cpus", type=one_cpu, metavar="LIST", help="CPU of the poller (default: an unused one)")
+    add(
+        "--frames",
+        type=at_least(1, 1 << 26),
+        metavar="N",
+        help="size of the pool in packets (default: device's part and"
+        f" {lib.FAL_DEFAULT_RINGS} rings of {lib.FAL_DEFAULT_RING}, in whole huge pages)",
+    )
+    add(
+        "--frame-size",
+        type=int,
+        choices=(2048, 2112, 4096),
+        default=lib.FAL_DEFAULT_FRAME_SIZE,
+        help="bytes a packet has (2048); AF_XDP takes 2048 or 4096, of which 256 are the kernel's",
+    )
+    add(
+        "--hash-seed",
+        type=hash_seed,
+        default=lib.FAL_HASH_SEED,
+        metavar="N|random",
+        help="random: nobody outside can aim at one worker (default: fixed, so results repeat)",
+    )
+    add("--hugepages", choices=HUGEPAGES, default="try", help="for the pool (try)")
+    add(
+        "--idle",
+        choices=IDLE,
+        default="adaptive",
+        help="without packets: spin, sleep, or spin 50 us and then sleep (adaptive)",
+    )
+    add(
+        "--promisc",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="receive what is for others, too (on)",
+    )
+    add(
+        "--wait",
+        type=at_least(1, lib.FAL_MAX_SOCKETS),
+        default=0,
+        metavar="N",
+        help="null: begin when N sockets are started",
+    )
+    add(
+        "--count",
+        type=at_least(1, (1 << 63) - 1),
+        default=0,
+        metavar="N",
+        help="null: end after N packets, once the workers have read them",
+    )
+    options = parser.parse_args(argv)
+    if options.name is None:
+        try:
+            options.name = poller_name(options.device)
+        except argparse.ArgumentTypeError as e:
+            parser.error(f"{e} (give a --name)")
+    if len(options.device) >= lib.FAL_NAME_SIZE:
+        parser.error(f"DEV is longer than {lib.FAL_NAME_SIZE - 1} characters")
+    if options.backend != "null" and (options.wait or options.count):
+        parser.error("--wait and --count are for --backend null: a device's packets do not wait")
+    if options.backend == "null" and (options.mode != "auto" or options.queues):
+        parser.error("--mode and --queues are for --backend af_xdp")
+    if options.backend != "null" and options.frame_size & (options.frame_size - 1):
+        parser.error(f"--frame-size {options.frame_size}: {options.backend} takes 2048 or 4096")
+    return options
+
+
+# ---- setting up --------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    print(f"fal-poller: {text}", file=sys.stderr, flush=True)
+
+
+def other_pollers(directory: Path) -> list[tuple[str, Any]]:
+    """Names and statuses of the fal-pollers that run here."""
+    found = []
+    for name in status.names(directory):
+        with suppress(OSError):
+            other = status.open_existing(directory, name)
+            if other.running and other.view.version:
+                found.append((name, other))
+            else:
+                other.close()
+    return found
+
+
+def free_cpu(others: Sequence[tuple[str, Any]]) -> int:
+    """Choose the last CPU of ours that no other fal-poller polls on."""
+    ours = os.sched_getaffinity(0)
+    return max(ours - {other.view.poller[0].cpu for _, other in others} or ours)
+
+
+def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return a `struct fal_poller_options`, and what must live as long."""
+    queues = ffi.new("uint32_t[]", options.queues) if options.queues else ffi.NULL
+    keep = [
+        ffi.new("char[]", text.encode()) for text in (options.backend, options.device, options.mode)
+    ]
+    native = ffi.new(
+        "struct fal_poller_options *",
+        {
+            "backend": keep[0],
+            "device": keep[1],
+            "mode": keep[2],
+            "queues": queues,
+            "queue_count": len(options.queues),
+            "promisc": options.promisc,
+            "count": options.count,
+            "hash_seed": options.hash_seed,
+            "cpu": options.cpus,
+            "idle": IDLE[options.idle],
+        },
+    )
+    return native, (*keep, queues)
+
+
+def make_arena(options: argparse.Namespace, queues: int, stack: ExitStack) -> Any:
+    least = admission.reserved(queues) + lib.FAL_MIN_RING
+    frames = options.frames or admission.default_frames(queues)
+    if frames < least:
+        raise FalError(
+            errno.EINVAL,
+            f"--frames {frames}: {queues} queue{'s'[: queues > 1]} and one small ring need {least}",
+        )
+    arena = ffi.new("struct fal_segment *")
+    err = ffi.new("struct fal_error *")
+    made = lib.fal_arena_create(
+        frames,
+        options.frame_size,
+        admission.ring_slots(frames, queues),
+        HUGEPAGES[options.hugepages],
+        arena,
+        err,
+    )
+    checked(made, err)
+    stack.callback(lib.fal_segment_free, arena)
+    return arena
+
+
+def describe(view: Any, options: argparse.Namespace, facts: Any, layout: Any) -> None:
+    """Fill in the fixed part of the status; the version last."""
+    view.magic = lib.FAL_STATUS_MAGIC
+    view.pollers, view.queues, view.zero_copy = 1, facts.queue_count, facts.zero_copy
+    view.hash_seed = options.hash_seed
+    view.page_size, view.frames, view.frame_size = (
+        layout.page_size,
+        layout.frames,
+        layout.frame_size,
+    )
+    view.name, view.device = options.name.encode(), options.device.encode()
+    view.backend, view.mode = ffi.string(facts.backend), ffi.string(facts.mode)
+    view.poller[0].cpu = options.cpus
+    view.version = lib.FAL_LAYOUT_VERSION
+
+
+def notify_systemd(state: str) -> None:
+    """Tell the service manager, where one has asked (sd_notify(3))."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s, suppress(OSError):
+            s.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+# ---- running -----------------------------------------------------------------------------------
+
+
+class Poller(threading.Thread):
+    """The polling thread."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(name="poller")
+        self.handle, self.err = handle, ffi.new("struct fal_error *")
+
+    def run(self) -> None:
+        lib.fal_poller_run(self.handle, self.err)
+
+    def stop(self) -> None:
+        lib.fal_poller_stop(self.handle)
+        self.join()
+
+
+def device_watch(
+    ifindex: int, selector: selectors.BaseSelector, gone: Any, stack: ExitStack
+) -> None:
+    """Have `gone` called when the device is removed (polling it never tells)."""
+    news = stack.enter_context(
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    )
+    news.bind((0, RTMGRP_LINK))
+    news.setblocking(False)
+
+    def look() -> None:
+        with suppress(OSError):  # ENOBUFS: news were lost, so look all the same
+            while news.recv(65536):
+                pass
+        try:
+            socket.if_indextoname(ifindex)
+        except OSError:
+            gone()
+
+    selector.register(news, selectors.EVENT_READ, look)
+    look()
+
+
+def serve(options: argparse.Namespace, stack: ExitStack) -> int:
+    """Set everything up, run, and take it all down again; returns the exit status."""
+    directory = runtime.make_directory()
+    signals, signals_in = socket.socketpair()
+    signals.setblocking(False)
+    signals_in.setblocking(False)
+    signal.set_wakeup_fd(signals_in.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    selector = stack.enter_context(selectors.DefaultSelector())
+    err = ffi.new("struct fal_error *")
+
+    with runtime.starting(directory):
+        others = other_pollers(directory)
+        if options.cpus is None:
+            options.cpus = free_cpu(others)
+        native, _keep = native_options(options)
+        segment = status.create(directory, options.name)
+        stack.callback(segment.remove)
+        for name, other in others:
+            same = ffi.string(other.view.device).decode() == options.device
+            if same and options.backend != "null" and ffi.string(other.view.backend) != b"null":
+                others_note = (
+                    f" (the fal-poller {name}, pid {other.view.pid}, serves a {options.device})"
+                )
+                break
+        else:
+            others_note = ""
+        for _, other in others:
+            other.close()
+        queues = checked(lib.fal_poller_queues(native, err), err)
+        arena = make_arena(options, queues, stack)
+        layout = ffi.cast("struct fal_arena *", arena.address)
+        facts = ffi.new("struct fal_poller_facts *")
+        shared = ffi.new("struct fal_segment *")
+        checked(lib.fal_segment_map(os.dup(segment.fd), status.SIZE, 1, shared, err), err)
+        stack.callback(lib.fal_segment_free, shared)
+        checked(lib.fal_segment_guard(shared, err), err)
+        counters = ffi.addressof(ffi.cast("struct fal_status *", shared.address).poller, 0)
+        handle = lib.fal_poller_open(native, arena, counters, facts, err)
+        if handle == ffi.NULL and err.code in (errno.EBUSY, errno.EEXIST) and others_note:
+            raise FalError(err.code, ffi.string(err.text).decode() + others_note)
+        checked(handle, err)
+        stack.callback(lib.fal_poller_close, handle)
+
+        exit_status: list[int] = []
+
+        def end(code: int, text: str = "") -> None:
+            if not exit_status:
+                exit_status.append(code)
+                if text:
+                    say(text)
+
+        begun = not options.wait
+
+        def on_started(count: int) -> None:
+            nonlocal begun
+            if not begun and count >= options.wait:
+                begun = True
+                lib.fal_poller_begin(handle)
+
+        control = Control(
+            directory / f"{options.name}.sock",
+            selector,
+            handle,
+            arena,
+            segment.fd,
+            admission.Admission(layout.frames, queues, layout.rings_size // admission.SLOT),
+            on_started,
+        )
+        describe(segment.view, options, facts, layout)
+
+    last_word = errno.ENODATA, "fal-poller has ended"
+    poller = Poller(handle)
+
+    def on_event() -> None:
+        nonlocal last_word
+        events = lib.fal_poller_events(handle)
+        if events & lib.FAL_EVENT_BROKEN:
+            control.close_broken()
+        if events & lib.FAL_EVENT_FAILED:
+            poller.join()
+            text = ffi.string(poller.err.text).decode()
+            last_word = poller.err.code, text
+            end(1, text)
+        elif events & lib.FAL_EVENT_DRAINED:
+            end(0)
+
+    def on_gone() -> None:
+        nonlocal last_word
+        text = f"{options.device} is gone (removed, or moved to another namespace)"
+        last_word = errno.ENODEV, text
+        end(1, text)
+
+    selector.register(signals, selectors.EVENT_READ, lambda: end(0))
+    selector.register(lib.fal_poller_event_fd(handle), selectors.EVENT_READ, on_event)
+    poller.start()
+    try:
+        if facts.ifindex:
+            device_watch(facts.ifindex, selector, on_gone, stack)
+        if begun:
+            lib.fal_poller_begin(handle)
+        if options.hugepages == "try" and arena.page_size == 4096:
+            say(
+                "ordinary pages of 4096 bytes, since huge pages are short (mend it: sysctl"
+                f" vm.nr_hugepages={lib.fal_hugepages_needed(arena.size)}; or: --hugepages off)"
+            )
+        say(
+            f"ready {options.name} backend={options.backend} mode={ffi.string(facts.mode).decode()}"
+            f" queues={facts.queue_count} frames={layout.frames} page_size={layout.page_size}"
+            f" pid={os.getpid()}"
+        )
+        notify_systemd("READY=1")
+        while not exit_status:
+            for key, _ in selector.select(timeout=1.0):
+                key.data()
+            control.expire()
+    finally:
+        notify_systemd("STOPPING=1")
+        poller.stop()
+        control.close_all(*last_word)
+    return exit_status[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments(argv)
+    try:
+        with ExitStack() as stack:
+            return serve(options, stack)
+    except OSError as e:
+        what = f"{e.filename}: {e.strerror}" if e.filename else str(e)  # FalError has no file
+        say(what)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

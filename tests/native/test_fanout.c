@@ -1,0 +1,250 @@
+/* The fan-out's promises: gentle when members come and go, even, and the same for every poller.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "fanout.h"
+
+#include "check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEEDS       8
+#define BOUND_MOVED (FAL_BUCKETS / 20) /* 5 %, beyond the 1/n that must move */
+
+static uint64_t seed;
+
+/* Not the generator under test: xorshift64*. */
+static uint64_t draw(void) {
+    seed ^= seed >> 12;
+    seed ^= seed << 25;
+    seed ^= seed >> 27;
+    return seed * 0x2545f4914f6cdd1du;
+}
+
+static void draw_ids(uint64_t *ids, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = draw();
+}
+
+/* The owner's id of each bucket: what stays the same when numbers change.  Every table made here
+ * must be even. */
+static void owners(const uint64_t *ids, uint32_t n, uint64_t *owner) {
+    static uint8_t table[FAL_BUCKETS];
+    uint32_t has[FAL_GROUP_MEMBERS] = {0};
+    CHECK(fal_buckets_build(ids, n, table) == 0);
+    for (uint32_t b = 0; b < FAL_BUCKETS; b++) {
+        CHECK(table[b] < n);
+        has[table[b]]++;
+        owner[b] = ids[table[b]];
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(has[i] * 100 * n <= FAL_BUCKETS * 102u);
+        /* and since members take turns, no two differ by more than one bucket */
+        CHECK(has[i] == FAL_BUCKETS / n || has[i] == (FAL_BUCKETS + n - 1) / n);
+    }
+}
+
+static uint32_t moved(const uint64_t *before, const uint64_t *after) {
+    uint32_t count = 0;
+    for (uint32_t b = 0; b < FAL_BUCKETS; b++)
+        count += before[b] != after[b];
+    return count;
+}
+
+/* A group grows to 64 members, then shrinks to one, a random member leaving each time and the last
+ * taking its number. */
+static void test_join_and_leave(void) {
+    static uint64_t a[FAL_BUCKETS], b[FAL_BUCKETS];
+    uint64_t *before = a, *after = b, *swap, ids[64];
+    for (uint32_t s = 1; s <= SEEDS; s++) {
+        seed = s;
+        draw_ids(ids, 64);
+        owners(ids, 1, before);
+        for (uint32_t n = 2; n <= 64; n++) {
+            owners(ids, n, after);
+            CHECK(moved(before, after) <= FAL_BUCKETS / n + BOUND_MOVED);
+            swap = before, before = after, after = swap;
+        }
+        for (uint32_t n = 64; n >= 2; n--) {
+            ids[draw() % n] = ids[n - 1];
+            owners(ids, n - 1, after);
+            CHECK(moved(before, after) <= FAL_BUCKETS / n + BOUND_MOVED);
+            swap = before, before = after, after = swap;
+        }
+    }
+}
+
+/* Pollers and devices agree: the order in which members came does not matter. */
+static void test_order_does_not_matter(void) {
+    static uint64_t one[FAL_BUCKETS], other[FAL_BUCKETS];
+    static const uint32_t sizes[] = {2, 3, 7, 64, FAL_GROUP_MEMBERS};
+    uint64_t ids[FAL_GROUP_MEMBERS];
+    seed = 42;
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        uint32_t n = sizes[k];
+        draw_ids(ids, n);
+        owners(ids, n, one);
+        for (uint32_t round = 0; round < 10; round++) {
+            for (uint32_t i = n - 1; i > 0; i--) {
+                uint32_t j = (uint32_t)(draw() % (i + 1));
+                uint64_t id = ids[i];
+                ids[i] = ids[j];
+                ids[j] = id;
+            }
+            owners(ids, n, other);
+            CHECK(moved(one, other) == 0);
+        }
+    }
+}
+
+static void test_smallest_and_largest(void) {
+    static uint8_t table[FAL_BUCKETS], again[FAL_BUCKETS];
+    static uint64_t owner[FAL_BUCKETS];
+    uint64_t ids[FAL_GROUP_MEMBERS + 1];
+    seed = 7;
+    draw_ids(ids, FAL_GROUP_MEMBERS + 1);
+
+    CHECK(fal_buckets_build(ids, 1, table) == 0);
+    for (uint32_t b = 0; b < FAL_BUCKETS; b++)
+        CHECK(table[b] == 0);
+
+    /* Beyond 64 members too no member is more than 2 % above the mean. */
+    for (uint32_t n = 65; n <= FAL_GROUP_MEMBERS; n++)
+        owners(ids, n, owner);
+
+    /* A refusal leaves the table in use as it was. */
+    memcpy(again, table, sizeof again);
+    errno = 0;
+    CHECK(fal_buckets_build(ids, 0, again) == -1 && errno == EINVAL);
+    errno = 0;
+    CHECK(fal_buckets_build(ids, FAL_GROUP_MEMBERS + 1, again) == -1 && errno == EINVAL);
+    CHECK(memcmp(again, table, sizeof again) == 0);
+}
+
+/* Ids are random, so equal ones mean ill will: still even, still the same each time, still an end.
+ */
+static void test_equal_and_regular_ids(void) {
+    static uint8_t table[FAL_BUCKETS], again[FAL_BUCKETS];
+    static uint64_t owner[FAL_BUCKETS];
+    uint64_t ids[FAL_GROUP_MEMBERS];
+    uint32_t has[FAL_GROUP_MEMBERS] = {0};
+    for (uint32_t i = 0; i < FAL_GROUP_MEMBERS; i++)
+        ids[i] = 0;
+    CHECK(fal_buckets_build(ids, FAL_GROUP_MEMBERS, table) == 0);
+    CHECK(fal_buckets_build(ids, FAL_GROUP_MEMBERS, again) == 0);
+    CHECK(memcmp(table, again, sizeof table) == 0);
+    for (uint32_t b = 0; b < FAL_BUCKETS; b++)
+        has[table[b]]++;
+    for (uint32_t i = 0; i < FAL_GROUP_MEMBERS; i++)
+        CHECK(has[i] == FAL_BUCKETS / FAL_GROUP_MEMBERS);
+
+    /* Ids in steps of the generator's own increment: the lists must not be one list, shifted. */
+    static uint64_t fewer[FAL_BUCKETS];
+    for (uint32_t i = 0; i < 64; i++)
+        ids[i] = i * 0x9e3779b97f4a7c15u;
+    owners(ids, 64, owner);
+    owners(ids, 63, fewer);
+    CHECK(moved(owner, fewer) <= FAL_BUCKETS / 64 + BOUND_MOVED);
+}
+
+/* Pollers of two versions must agree as well: whoever changes this number changes who gets what. */
+static void test_table_stays_the_same(void) {
+    static uint64_t owner[FAL_BUCKETS];
+    static const uint64_t ids[] = {1, 2, 3, 4, 5};
+    uint64_t sum = 0xcbf29ce484222325u; /* FNV-1a */
+    owners(ids, 5, owner);
+    for (uint32_t b = 0; b < FAL_BUCKETS; b++)
+        sum = (sum ^ owner[b]) * 0x100000001b3u;
+    CHECK(sum == 0x817700af0ce60adu);
+}
+
+static void test_steer_hash(void) {
+    static uint8_t table[FAL_BUCKETS];
+    struct fal_desc packets[512];
+    uint64_t ids[48];
+    uint8_t member[513];
+    seed = 3;
+    draw_ids(ids, 48);
+    CHECK(fal_buckets_build(ids, 48, table) == 0);
+    memset(packets, 0, sizeof packets);
+    for (uint32_t i = 0; i < 512; i++)
+        packets[i].hash = (uint32_t)draw();
+    packets[0].hash = 0;
+    packets[1].hash = UINT32_MAX;
+
+    struct fal_steering s = {FAL_MODE_HASH, 48, 1, table};
+    memset(member, 0xee, sizeof member);
+    fal_steer(&s, packets, 512, member);
+    CHECK(member[0] == table[0]);
+    CHECK(member[1] == table[FAL_BUCKETS - 1]);
+    for (uint32_t i = 0; i < 512; i++)
+        CHECK(member[i] == table[packets[i].hash / (UINT32_MAX / FAL_BUCKETS + 1)]);
+    CHECK(member[512] == 0xee);
+    CHECK(s.next == 1);
+
+    fal_steer(&s, packets, 0, member + 512);
+    CHECK(member[512] == 0xee);
+}
+
+static void test_steer_lb(void) {
+    struct fal_desc packets[300];
+    uint8_t member[301];
+    uint64_t turn = 1; /* the kernel's counter is raised before it is used: its first is member 1 */
+    struct fal_steering s = {FAL_MODE_LB, 1, turn, NULL};
+    memset(packets, 0xff, sizeof packets);
+    seed = 5;
+    /* bursts of all sizes, and members who come and go in between: the count runs on */
+    for (uint32_t round = 0; round < 1000; round++) {
+        s.members = 1 + (uint32_t)(draw() % FAL_GROUP_MEMBERS);
+        uint32_t n = (uint32_t)(draw() % 301);
+        member[n] = 0xee;
+        fal_steer(&s, packets, n, member);
+        for (uint32_t i = 0; i < n; i++)
+            CHECK(member[i] == turn++ % s.members);
+        CHECK(member[n] == 0xee);
+        CHECK(s.next == turn);
+    }
+    /* where the kernel's 32 bits end, ours go on */
+    s.next = UINT32_MAX;
+    s.members = 3;
+    fal_steer(&s, packets, 2, member);
+    CHECK(member[0] == UINT32_MAX % 3 && member[1] == (UINT64_C(1) << 32) % 3);
+}
+
+static void test_steer_unknown(void) {
+    struct fal_desc packets[4] = {{0}};
+    uint8_t member[4] = {9, 9, 9, 9};
+    struct fal_steering s = {99, 2, 1, NULL};
+    fal_steer(&s, packets, 4, member);
+    CHECK(!member[0] && !member[1] && !member[2] && !member[3]);
+}
+
+static void test_words(void) {
+    CHECK(FAL_MODE_HASH == 0 && FAL_MODE_LB == 1);
+    CHECK(fal_mode_parse("hash") == FAL_MODE_HASH);
+    CHECK(fal_mode_parse("HASH") == FAL_MODE_HASH);
+    CHECK(fal_mode_parse("Lb") == FAL_MODE_LB);
+    static const char *const unknown[] = {"",      "h",     "has",   "hashh", " hash",
+                                          "hash ", "hash+", "lb,lb", "0",     "h\xc1sh"};
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++)
+        CHECK(fal_mode_parse(unknown[i]) == -1);
+    CHECK(fal_mode_parse(NULL) == -1);
+
+    CHECK(strcmp(fal_mode_name(FAL_MODE_HASH), "hash") == 0);
+    CHECK(strcmp(fal_mode_name(FAL_MODE_LB), "lb") == 0);
+    CHECK(fal_mode_name(-1) == NULL);
+    CHECK(fal_mode_name(99) == NULL);
+}
+
+int main(void) {
+    test_join_and_leave();
+    test_order_does_not_matter();
+    test_smallest_and_largest();
+    test_equal_and_regular_ids();
+    test_table_stays_the_same();
+    test_steer_hash();
+    test_steer_lb();
+    test_steer_unknown();
+    test_words();
+    return 0;
+}

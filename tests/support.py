@@ -1,0 +1,389 @@
+"""What the tests share: namespaces, processes, packets.  It is taken down again, whatever fails."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fal
+
+BIN = Path(sys.executable).parent
+COUNTER = itertools.count()
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """Wait until the condition holds and return its value; AssertionError after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.005)
+    return value
+
+
+def ip(*words: str, check: bool = True) -> str:
+    done = subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout
+
+
+def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, of ours where it is one of ours: whatever its exit status."""
+    command = [BIN / words[0] if (BIN / words[0]).exists() else words[0], *words[1:]]
+    return subprocess.run(
+        command, **({"capture_output": True, "text": True, "timeout": 60} | options)
+    )
+
+
+@contextlib.contextmanager
+def huge_pages_kept() -> Iterator[Path]:
+    """Give the file that says how many huge pages are reserved; as before at the end.
+
+    The number is the machine's: under a lock, else two runs at a time restore each other's.
+    """
+    lock = os.open("/sys/kernel/mm/hugepages", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        reserved = Path("/proc/sys/vm/nr_hugepages")
+        before = reserved.read_text()
+        try:
+            yield reserved
+        finally:
+            reserved.write_text(before)
+    finally:
+        os.close(lock)
+
+
+class Namespace:
+    """A network namespace of our own, named fal-test-…."""
+
+    def __init__(self) -> None:
+        self.name = f"fal-test-{os.getpid()}-{next(COUNTER)}"
+        ip("netns", "add", self.name)
+
+    def delete(self) -> None:
+        ip("netns", "delete", self.name, check=False)
+
+    def command(self, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *words]
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in it, with this thread: a socket made here stays in it."""
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        try:
+            assert libc.setns(there, 0x40000000) == 0
+            yield
+        finally:
+            assert libc.setns(own, 0x40000000) == 0
+            os.close(own)
+            os.close(there)
+
+
+class Veth:
+    """A veth pair between two namespaces: fal-poller is to serve `device` in `inside`."""
+
+    def __init__(self, queues: int = 1, mtu: int = 1500) -> None:
+        self.inside, self.outside = Namespace(), Namespace()
+        number = next(COUNTER)
+        self.device, self.peer = f"falt{number}", f"falp{number}"
+        q = ("numtxqueues", str(queues), "numrxqueues", str(queues))
+        ip(
+            *("link", "add", self.device, "netns", self.inside.name, *q, "type", "veth"),
+            *("peer", "name", self.peer, "netns", self.outside.name, *q),
+        )
+        for ns, dev in ((self.inside, self.device), (self.outside, self.peer)):
+            # no packets but ours: neither IPv6's router solicitations nor ARP
+            for words in (f"net.ipv6.conf.{dev}.disable_ipv6=1",):
+                subprocess.run(ns.command("sysctl", "-qw", words), check=True)
+            ip("-n", ns.name, "link", "set", dev, "mtu", str(mtu), "arp", "off", "up")
+        eventually(lambda: "LOWER_UP" in ip("-n", self.inside.name, "link", "show", self.device))
+        self.sender = self.packet_socket()
+
+    def packet_socket(self) -> socket.socket:
+        """Return a packet socket on the outer end."""
+        with self.outside.entered():
+            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        s.bind((self.peer, 0))
+        return s
+
+    def send(self, *frames: bytes) -> None:
+        for frame in frames:
+            self.sender.send(frame)
+
+    def delete(self) -> None:
+        self.sender.close()
+        self.inside.delete()
+        self.outside.delete()
+
+
+class Poller:
+    """A fal-poller; `ready` is its ready line as a dict once it has come."""
+
+    def __init__(
+        self,
+        *words: str,
+        namespace: Namespace | None = None,
+        env: dict[str, str],
+        through: Sequence[str] = (),
+    ) -> None:
+        """`through`: a command that starts it, such as setpriv."""
+        command = [*through, str(BIN / "fal-poller"), *words]
+        self.process = subprocess.Popen(
+            namespace.command(*command) if namespace else command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+            start_new_session=True,
+        )
+        self.env = env
+        self.lines: list[str] = []
+        self.ready: dict[str, str] = {}
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            if line.startswith("fal-poller: ready "):
+                name, *facts = line.split()[2:]
+                self.ready = {"name": name} | dict(fact.split("=", 1) for fact in facts)
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def name(self) -> str:
+        return self.ready["name"]
+
+    @property
+    def device(self) -> str:
+        """What a worker opens."""
+        return f"fal:{self.name}"
+
+    def wait_ready(self) -> Poller:
+        eventually(lambda: self.ready or self.process.poll() is not None, 20)
+        assert self.ready, self.lines
+        return self
+
+    def wait(self, seconds: float = 10) -> int:
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        if self.process.stderr:
+            self.process.stderr.close()
+        return code
+
+    def refused(self) -> str:
+        """Return the one line that it ended with, instead of getting ready."""
+        assert self.wait(20) == 1, self.lines
+        (line,) = self.lines
+        assert line.startswith("fal-poller: "), line
+        return line
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.wait()
+            raise
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.wait()
+
+    def stat(self) -> dict[str, Any]:
+        """Return its part of `fal stat --json`."""
+        done = subprocess.run(
+            [str(BIN / "fal"), "stat", self.name, "--json"],
+            env=self.env,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        (report,) = json.loads(done.stdout)["pollers"]
+        return report
+
+    def look(self) -> dict[str, Any]:
+        """Return the same, read in this process: within a millisecond or two."""
+        from fal import stat, status
+
+        segment = status.open_existing(Path(self.env["FAL_RUNTIME_DIR"]), self.name)
+        try:
+            return stat.report(segment)
+        finally:
+            segment.close()
+
+    def group(self, number: int) -> dict[str, Any]:
+        (group,) = (g for g in self.stat()["groups"] if g["id"] == number)
+        return group
+
+
+class Worker:
+    """A process that runs worker.c (see there what it can be told); it is started when made."""
+
+    def __init__(
+        self,
+        program: Path,
+        poller: Poller,
+        group: int = -1,
+        mode: str = "-",
+        ring: int = 4096,
+        how: str | int = "read",
+        count: int = 0,
+    ) -> None:
+        words = (poller.device, group, mode, ring, how, count)
+        self.process = subprocess.Popen(
+            [program, *map(str, words)], stdout=subprocess.PIPE, env=poller.env
+        )
+        assert self.process.stdout
+        self.said = self.process.stdout.readline().decode().strip()
+        assert self.said == "started", self.said
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def result(self, seconds: float = 10) -> tuple[int, int]:
+        """Wait for its end; returns how many packets it had, and the errno that ended it."""
+        self.process.wait(seconds)
+        assert self.process.stdout
+        packets, code = self.process.stdout.read().split()
+        return int(packets), int(code)
+
+
+class Traffic:
+    """A thread that sends: `flows` of UDP in turn, at an even rate, until it is stopped."""
+
+    def __init__(self, veth: Veth, rate: int = 10000, flows: int = 64) -> None:
+        self.sent = 0
+        self._frames = [udp(("10.0.0.1", 1000 + i), ("10.0.0.2", 53)) for i in range(flows)]
+        self._veth, self._rate = veth, rate
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        begin = time.monotonic()
+        while not self._stopped.wait(0.001):
+            due = min(int((time.monotonic() - begin) * self._rate), self.sent + 200)
+            while self.sent < due:
+                self._veth.sender.send(self._frames[self.sent % len(self._frames)])
+                self.sent += 1
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def assert_books(report: dict[str, Any]) -> None:
+    """Check that every packet of a `fal stat --json` is accounted for."""
+    for g in report["groups"]:
+        assert g["received"] == g["filtered"] + g["delivered"] + sum(g["drops"].values()), g
+        members = [*g["members"], g["gone"] | {"in_ring": 0}]
+        assert g["delivered"] == sum(m["delivered"] for m in members), g
+        for m in members:
+            assert m["delivered"] == m["consumed"] + m["in_ring"] + m["abandoned"], g
+            assert m["in_ring"] >= 0, g
+    for m in report["sockets"]:
+        assert m["delivered"] == m["consumed"] + m["in_ring"] + m["abandoned"], m
+
+
+# ---- workers ------------------------------------------------------------------------------------
+
+
+def received(s: fal.Socket) -> list[tuple[Any, bytes]]:
+    """Return (descriptor, bytes) of all that lies in the ring."""
+    got: list[tuple[Any, bytes]] = []
+    while batch := s.recv_batch(timeout=0):
+        got += zip(batch.meta.copy(), map(bytes, batch), strict=True)
+    return got
+
+
+def quiet(poller: Poller) -> dict[str, Any] | None:
+    """Return the report of a poller once its workers have read everything; None before."""
+    report = poller.stat()
+    members = report["sockets"] + [m for g in report["groups"] for m in g["members"]]
+    return None if any(m["in_ring"] for m in members) else report
+
+
+def send_slowly(veth: Veth, frames: Sequence[bytes], witness: fal.Socket) -> list[int]:
+    """Send a few at a time: what is lost before the poller is no matter of these tests.
+
+    `witness` is a socket in no group.  Returns when each was sent, in nanoseconds.
+    """
+    times: list[int] = []
+    before = witness.stats().recv
+    for i in range(0, len(frames), 100):
+        for frame in frames[i : i + 100]:
+            times.append(time.time_ns())
+            veth.send(frame)
+        eventually(lambda: witness.stats().recv - before >= len(times))
+    return times
+
+
+# fal-poller's options for packets made in memory, without a word about huge pages.
+NULL = ("--backend", "null", "--hugepages", "off")
+
+
+def number(packet: bytes | memoryview) -> int:
+    """Which of the null backend's packets this is."""
+    return int.from_bytes(packet[42:50], "little")
+
+
+# ---- packets -------------------------------------------------------------------------------------
+
+
+def udp(
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    payload: bytes = b"",
+    vlan: int | None = None,
+    protocol: int = 17,
+) -> bytes:
+    """Make an Ethernet frame, IPv4 or IPv6 as the addresses are, at least 60 bytes."""
+    family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
+    addresses = socket.inet_pton(family, source[0]) + socket.inet_pton(family, destination[0])
+    segment = struct.pack(">HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
+    if family == socket.AF_INET:
+        length = 20 + len(segment)
+        packet = struct.pack(">BBHHHBBH", 0x45, 0, length, 0, 0, 64, protocol, 0) + addresses
+        kind = 0x0800
+    else:
+        packet = struct.pack(">IHBB", 6 << 28, len(segment), protocol, 64) + addresses
+        kind = 0x86DD
+    tag = b"" if vlan is None else struct.pack(">HH", 0x8100, vlan)
+    frame = b"\2\0\0\0\0\2\2\0\0\0\0\1" + tag + struct.pack(">H", kind) + packet + segment
+    return frame.ljust(60, b"\0")
