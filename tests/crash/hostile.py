@@ -72,7 +72,7 @@ class Hostile:
         self.status_fd, self.cursor_fd, self.wake_fd, self.arena_fd = self.fds
         self.cursors = mmap.mmap(self.cursor_fd, lib.FAL_CURSOR_PAGE)
         self.arena = mmap.mmap(self.arena_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        # Indices go as whole words: struct packs byte by byte, and half an index is an impossible one.
+        # Indices as whole words: struct packs byte by byte, and half an index is impossible.
         self.words = memoryview(self.cursors).cast("I")
         self.arena_words = memoryview(self.arena).cast("I")
         self.ring_offset, self.ring, self.number = reply.ring_offset[0], reply.ring, reply.socket
