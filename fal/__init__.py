@@ -15,7 +15,7 @@ from importlib.metadata import version as _version
 
 from fal.bindings import ffi as _ffi
 from fal.bindings import lib as _lib
-from fal.errors import FalError, PollerGone
+from fal.errors import FalError, PollerGone, c_string
 from fal.socket import Batch, Socket, Stats
 
 __version__ = _version("pcap-fal")
@@ -51,10 +51,10 @@ def flow_hash(
     data: bytes | bytearray | memoryview, mode: str = "hash", seed: int = HASH_SEED
 ) -> int:
     """Return the 32-bit flow hash of an Ethernet frame, as fal-poller computes it."""
-    if _lib.fal_mode_parse(mode.encode()) != _lib.FAL_MODE_HASH:
+    if _lib.fal_mode_parse(c_string(mode)) != _lib.FAL_MODE_HASH:
         raise FalError(22, f"mode '{mode}' does not hash (known: hash)")
     if not 0 <= seed < 1 << 64:
         raise FalError(22, f"seed {seed}: 0 to 2**64 - 1")
-    flow = _ffi.new("struct fal_flow *")
-    _lib.fal_flow(_ffi.from_buffer(data), len(data), seed, flow)
+    flow, frame = _ffi.new("struct fal_flow *"), _ffi.from_buffer(data)
+    _lib.fal_flow(frame, len(frame), seed, flow)  # in bytes, whatever the items of `data` are
     return int(flow.hash)

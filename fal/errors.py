@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any, NoReturn
 
 from fal.bindings import ffi
@@ -26,6 +27,17 @@ def raise_error(err: Any) -> NoReturn:
     """Raise what a `struct fal_error` holds."""
     code, text = err.code, ffi.string(err.text).decode(errors="replace")
     raise (PollerGone if code in GONE else FalError)(code, text)
+
+
+def c_string(text: str) -> bytes:
+    """Return a user's word as C takes it; EINVAL where that cannot be."""
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:
+        raw = b"\0"
+    if b"\0" in raw:
+        raise FalError(errno.EINVAL, f"{text!r} is no word: it holds a NUL, or half a character")
+    return raw
 
 
 def checked(result: Any, err: Any) -> Any:

@@ -59,6 +59,8 @@ def number_list(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers (write 0,2-4)")
         more = range(int(first), int(last or first) + 1)
+        if more.stop > 1 << 16:
+            raise argparse.ArgumentTypeError(f"'{text}': numbers are below {1 << 16}")
         if len(numbers) + len(more[: lib.FAL_MAX_QUEUES + 1]) > lib.FAL_MAX_QUEUES:
             raise argparse.ArgumentTypeError(f"'{text}': at most {lib.FAL_MAX_QUEUES}")
         numbers += more
@@ -184,8 +186,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             options.name = poller_name(options.device)
         except argparse.ArgumentTypeError as e:
             parser.error(f"{e} (give a --name)")
-    if len(options.device) >= lib.FAL_NAME_SIZE:
-        parser.error(f"DEV is longer than {lib.FAL_NAME_SIZE - 1} characters")
+    if not 0 < len(os.fsencode(options.device)) < lib.FAL_NAME_SIZE:
+        parser.error(f"DEV has 1 to {lib.FAL_NAME_SIZE - 1} bytes")
     if options.backend != "null" and (options.wait or options.count):
         parser.error("--wait and --count are for --backend null: a device's packets do not wait")
     if options.backend == "null" and (options.mode != "auto" or options.queues):
@@ -225,7 +227,8 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
     """Return a `struct fal_poller_options`, and what must live as long."""
     queues = ffi.new("uint32_t[]", options.queues) if options.queues else ffi.NULL
     keep = [
-        ffi.new("char[]", text.encode()) for text in (options.backend, options.device, options.mode)
+        ffi.new("char[]", os.fsencode(text))
+        for text in (options.backend, options.device, options.mode)
     ]
     native = ffi.new(
         "struct fal_poller_options *",
@@ -278,7 +281,7 @@ def describe(view: Any, options: argparse.Namespace, facts: Any, layout: Any) ->
         layout.frames,
         layout.frame_size,
     )
-    view.name, view.device = options.name.encode(), options.device.encode()
+    view.name, view.device = options.name.encode(), os.fsencode(options.device)
     view.backend, view.mode = ffi.string(facts.backend), ffi.string(facts.mode)
     view.poller[0].cpu = options.cpus
     view.version = lib.FAL_LAYOUT_VERSION
@@ -353,7 +356,7 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
         segment = status.create(directory, options.name)
         stack.callback(segment.remove)
         for name, other in others:
-            same = ffi.string(other.view.device).decode() == options.device
+            same = ffi.string(other.view.device) == os.fsencode(options.device)
             if same and options.backend != "null" and ffi.string(other.view.backend) != b"null":
                 others_note = (
                     f" (the fal-poller {name}, pid {other.view.pid}, serves a {options.device})"

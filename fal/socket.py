@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fal.bindings import ffi, lib
-from fal.errors import FalError, checked, raise_error
+from fal.errors import FalError, c_string, checked, raise_error
 from fal.layout import DESCRIPTOR
 
 MAX_SNAPLEN = 262144
@@ -135,7 +135,7 @@ class Socket:
         self._handle: Any = ffi.NULL
         self._batch: Batch | None = None
         self._views: dict[int, _View] = {}
-        if not 1 <= snaplen <= MAX_SNAPLEN:
+        if not 1 <= index(snaplen) <= MAX_SNAPLEN:
             raise FalError(errno.EINVAL, f"snaplen {snaplen}: 1 to {MAX_SNAPLEN}")
         if group is None and fanout is not None:
             raise FalError(errno.EINVAL, f"fanout '{fanout}' wants a group, too")
@@ -156,7 +156,7 @@ class Socket:
         try:
             if group is not None:
                 self.join(group, fanout)
-            self._check(lib.fal_attach(self._handle, _c_string(device), self._err))
+            self._check(lib.fal_attach(self._handle, c_string(device), self._err))
             self._check(lib.fal_start(self._handle, self._err))
         except BaseException:
             self.close()
@@ -202,11 +202,11 @@ class Socket:
 
     def join(self, group: int, fanout: str | None = None) -> None:
         """Join a fan-out group: its first member makes it, with `fanout` (default "hash")."""
-        if not isinstance(group, int) or not 0 <= group <= lib.FAL_MAX_GROUP_ID:
+        if isinstance(group, bool) or not 0 <= index(group) <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group!r}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
-        word = ffi.NULL if fanout is None else _c_string(fanout)
+        word = ffi.NULL if fanout is None else c_string(fanout)
         self._check(lib.fal_join(self._alive(), group, word, self._err))
-        self._group = group
+        self._group = index(group)
 
     def leave(self) -> None:
         """Leave the group: from now on the socket gets everything, as one that joined none."""
@@ -336,12 +336,6 @@ class Socket:
     def counters(self) -> dict[str, int]:
         """Packets meant for this socket that it did not get, by cause."""
         return {"ring_full": self.stats().drop}
-
-
-def _c_string(text: str) -> bytes:
-    if "\0" in text:
-        raise FalError(errno.EINVAL, f"{text!r} holds a NUL")
-    return text.encode()
 
 
 def _pinned(handle: Any, address: Any, size: int) -> memoryview:

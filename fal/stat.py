@@ -123,6 +123,10 @@ def rows(r: dict[str, Any]) -> Iterator[tuple[tuple[str, str, str], dict[str, An
     for m in r["sockets"]:
         yield ("-", "all", str(m["pid"])), m
     for g in r["groups"]:
+        parts = [*g["members"], g["gone"] | {"in_ring": 0}]
+        total = {key: sum(m[key] for m in parts) for key in ("consumed", "in_ring", "abandoned")}
+        total |= {"pid": "", "delivered": g["delivered"], "dropped": sum(g["drops"].values())}
+        yield (str(g["id"]), g["mode"], "all"), total
         for m in g["members"]:
             number = "left" if m["left"] else "admitted" if m["number"] is None else m["number"]
             yield (str(g["id"]), g["mode"], str(number)), m

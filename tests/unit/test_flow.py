@@ -5,10 +5,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fal
 from fal.bindings import ffi, lib
 
 HERE = Path(__file__).parent
@@ -113,3 +115,13 @@ def test_what_counts_and_what_does_not() -> None:
     assert len({value[name] for name in fragments}) == 1
     different = ["IPv4 TCP", "IPv4 UDP", "IPv4 SCTP", "IPv4 ICMP: no ports", "IPv4, ports cut"]
     assert len({value[name] for name in different}) == len(different)
+
+
+def test_the_items_of_a_buffer_do_not_matter() -> None:
+    frame = CASES["IPv4 TCP"].ljust(64, b"\0")
+    whole = fal.flow_hash(frame)
+    assert whole == fal.flow_hash(bytearray(frame)) == fal.flow_hash(memoryview(frame).cast("H"))
+    assert whole == fal.flow_hash(np.frombuffer(frame, np.uint32))
+    for mode in ("lb", "", "\udcff", "\ud800"):
+        with pytest.raises(fal.FalError):
+            fal.flow_hash(frame, mode)

@@ -12,12 +12,23 @@ import time
 from pathlib import Path
 
 import pytest
-from support import BIN, NULL, Poller, assert_books, eventually, huge_pages_kept, number, run
+from support import (
+    BIN,
+    NOBODY,
+    NULL,
+    Poller,
+    assert_books,
+    eventually,
+    huge_pages_kept,
+    number,
+    run,
+)
 
 import fal
 from fal import admission, status
 from fal.bindings import ffi, lib
 from fal.poller import main
+from fal.runtime import starting
 
 
 def fails(code, *words, message=()):
@@ -47,7 +58,9 @@ def fails(code, *words, message=()):
         (["x", "--name", "../x"], "'../x' is no name"),
         (["x", "--name", ""], "'' is no name"),
         (["x", "--name", 64 * "n"], "63"),
-        (["x" * 64, "--name", "x"], "63"),
+        (["x" * 64, "--name", "x"], "63 bytes"),
+        (["ü" * 32, "--name", "x"], "63 bytes"),
+        (["", "--name", "x"], "63 bytes"),
         (["x", "--mode", "fast"], ("'fast'", "auto", "native", "generic")),
         (["x", "--backend", "null", "--mode", "native"], "af_xdp"),
         (["x", "--backend", "null", "--queues", "1"], "af_xdp"),
@@ -57,7 +70,8 @@ def fails(code, *words, message=()):
         (["x", "--queues", "1,1"], "twice"),
         (["x", "--queues", "3-1"], "'3-1'"),
         (["x", "--queues", "0-64"], "64"),
-        (["x", "--queues", "0-99999999999999999999"], "64"),
+        (["x", "--queues", "0-99999999999999999999"], "'0-99999999999999999999'"),
+        (["x", "--queues", "99999999999"], "'99999999999'"),
         (["x", "--cpus", "0,1"], "one CPU for now"),
         (["x", "--cpus", "9999"], "CPU 9999"),
         (["x", "--cpus", "-1"], "--cpus"),
@@ -94,7 +108,9 @@ def test_failures():
     fails(2, "x", "--idle", "never", message="'never'")
     least = admission.reserved(1) + lib.FAL_MIN_RING
     fails(1, "x", *NULL, "--frames", "1000", message=("--frames 1000", str(least)))
+    fails(1, "x", *NULL, "--frames", str(1 << 26), message=("no memory", "MiB", "--frames"))
     fails(1, "nosuchdev0", message="nosuchdev0")
+    fails(1, "\udcff", "--name", "x", message="no device")
 
 
 def test_help_and_version():
@@ -414,12 +430,6 @@ def home():
     shutil.rmtree(path)
 
 
-# Nobody, but that the interpreter may lie in a directory of root's.
-READ = "-all,+dac_read_search"
-NOBODY = (
-    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READ}"),
-    *(f"--ambient-caps={READ}", f"--bounding-set={READ}"),
-)
 WORKER = "import fal; print(sum(1 for _ in fal.open('fal:x', group=1)))"
 
 
@@ -463,6 +473,32 @@ def test_a_worker_without_permission_is_told(start_poller, runtime):
     done = run(*NOBODY, BIN / "python", "-P", "-c", WORKER)
     assert f"fal.errors.FalError: no permission for {runtime}/x.sock" in done.stderr
     assert "group fal" in done.stderr
+
+
+def test_the_members_of_group_fal_may_work(start_poller, runtime, home):
+    """Whoever is in the group named fal may open, receive and look; the group is made for this."""
+    group = home / "group"
+    group.write_text(Path("/etc/group").read_text() + "fal:x:64242:\n")
+    there = f'mount --bind {group} /etc/group && exec "$@"'  # for this fal-poller alone
+    through = ("unshare", "--mount", "sh", "-c", there, "-")
+    poller = start_poller("x", *NULL, "--wait", "1", "--count", "1000", through=through)
+    for directory in (runtime, runtime.parent):
+        directory.chmod(0o755)
+    member = [word.replace("--regid=65534", "--regid=64242") for word in NOBODY]
+    segment = Path(f"/dev/shm/{status.prefix(runtime)}x").stat()
+    assert (segment.st_gid, segment.st_mode & 0o777) == (64242, 0o640)
+    assert "no permission" in run(*NOBODY, BIN / "python", "-P", "-c", WORKER).stderr
+    done = run(*member, BIN / "python", "-P", "-c", WORKER)
+    assert (done.stdout, done.stderr) == ("1000\n", "")
+    assert poller.wait() == 0
+
+
+def test_a_start_does_not_wait_for_ever(runtime, monkeypatch):
+    """Where another start has hung, the next says which file it waits for."""
+    monkeypatch.setattr("fal.runtime.LOCK_SECONDS", 0.2)
+    refused = pytest.raises(fal.FalError, match=r"another fal-poller has been starting .*\.lock")
+    with starting(runtime), refused, starting(runtime):
+        pass
 
 
 def test_many_workers_at_the_same_moment(start_poller):

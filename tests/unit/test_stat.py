@@ -205,7 +205,7 @@ def test_piped_figures_are_whole(start_poller):
         eventually(lambda: s.stats().drop > 10_000_000)
         done = run("fal", "stat", env=os.environ | {"COLUMNS": "60"})
         assert done.returncode == 0
-        head, titles, all_line, group_line, *_ = done.stdout.splitlines()
+        head, titles, all_line, group_line, member_line, *_ = done.stdout.splitlines()
         assert "…" not in done.stdout
         assert head.startswith("x x null memory pid")
         assert titles.split() == [
@@ -213,8 +213,10 @@ def test_piped_figures_are_whole(start_poller):
             *("abandoned", "dropped"),
         ]
         assert all_line.split()[:2] == ["-", "all"]
-        assert group_line.split()[:4] == ["7", "lb", "0", str(os.getpid())]
-        assert int(group_line.split()[-1].replace(",", "")) > 10_000_000
+        assert group_line.split()[:3] == ["7", "lb", "all"]
+        assert member_line.split()[:4] == ["7", "lb", "0", str(os.getpid())]
+        assert group_line.split()[3:8] == member_line.split()[4:9]  # it has no other member
+        assert int(member_line.split()[-1].replace(",", "")) > 10_000_000
     shell = run("sh", "-c", f"{BIN}/fal stat --json | head -c 1")
     assert (shell.stdout, shell.stderr) == ("{", "")
 

@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from support import NOBODY
+
 DEMO = Path(__file__).parents[2] / "demo" / "demo.py"
 
 
-def test_the_demo():
+@pytest.mark.parametrize("who", [(), NOBODY], ids=["root", "nobody"])
+def test_the_demo(who):
     env = {k: v for k, v in os.environ.items() if k != "FAL_RUNTIME_DIR"}
-    done = subprocess.run([sys.executable, DEMO], env=env, capture_output=True, text=True)
+    done = subprocess.run([*who, sys.executable, DEMO], env=env, capture_output=True, text=True)
     words = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no flow on two workers but for the moved buckets" in words

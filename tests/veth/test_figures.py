@@ -1,5 +1,6 @@
 """The figures that are no books: what the interface dropped, and whom a burst wakes."""
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import eventually, udp
+from support import eventually, libc, udp
 
 import fal
 
@@ -47,6 +48,49 @@ def test_stamps_are_of_the_arrival(make_veth, start_poller, mode):
         assert before < stamps[0]
         assert stamps == sorted(set(stamps))
         assert stamps[-1] < after
+
+
+class Timex(ctypes.Structure):
+    """struct timex of adjtimex(2), as far as the offset of TAI goes."""
+
+    _fields_ = (("modes", ctypes.c_uint), ("_", ctypes.c_long * 5), ("constant", ctypes.c_long))
+    _fields_ += (("rest", ctypes.c_byte * 256),)
+
+
+@pytest.fixture
+def tai_moved():
+    """Move the kernel's TAI clock, which the stamps are taken by, by 1000 s; nobody's wall clock.
+
+    As a leap second, or a time server that tells the offset late, would.
+    """
+
+    def ahead():
+        return round(time.clock_gettime(time.CLOCK_TAI) - time.time())
+
+    def move(seconds):
+        request = Timex(modes=0x80, constant=offset + seconds)  # ADJ_TAI
+        assert libc.adjtimex(ctypes.byref(request)) >= 0
+        assert ahead() == offset + seconds
+
+    offset = ahead()
+
+    yield lambda: move(1000)
+    move(0)
+
+
+def test_the_clock_is_measured_again_every_second(make_veth, start_poller, tai_moved):
+    veth = make_veth()
+    poller = start_poller(veth.device, namespace=veth.inside)
+
+    def error():
+        """Return how many seconds the next stamp is off."""
+        veth.send(udp(("10.0.0.1", 1), ("10.0.0.2", 2)))
+        return abs(float(s.recv_batch(timeout=5).meta["ts_ns"][0]) * 1e-9 - time.time())
+
+    with fal.open(poller.device) as s:
+        assert error() < 1
+        tai_moved()
+        eventually(lambda: error() < 1)
 
 
 def wake_bytes(s: fal.Socket) -> int:

@@ -1,5 +1,6 @@
 """Groups: who gets what, while members come and go under traffic."""
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -137,6 +138,25 @@ def owners(members, first):
         owner[mine // FLOWS, mine % FLOWS] = m.id
     assert (owner[0] == owner[1]).all(), "a flow met two workers"
     return np.roll(owner[0], first)  # packet n is of flow n modulo FLOWS
+
+
+def test_turns_go_on_when_members_come(make_veth, start_poller):
+    """The n-th packet goes to member n modulo members, however many there were before."""
+    veth = make_veth()
+    poller = start_poller(veth.device, namespace=veth.inside)
+    frame = udp(("10.0.0.1", 1), ("10.0.0.2", 2))
+    with contextlib.ExitStack() as stack:
+        members = []
+        for n in range(1, 9):
+            members.append(stack.enter_context(fal.open(poller.device, group=1, fanout="lb")))
+            before = [s.stats().recv for s in members]
+            veth.send(frame)
+            got = eventually(
+                lambda before=before: [
+                    i for i, s in enumerate(members) if s.stats().recv > before[i]
+                ]
+            )
+            assert got == [n % len(members)]
 
 
 @pytest.mark.parametrize("served", [("generic", 1), ("native", 4)], indirect=True)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -36,6 +37,8 @@ def all_sizes():
     frames += [
         tagged(f, (0x88A8, 7), (0x8100, i % 16)) for i, f in enumerate(sizes("10.0.0.4", 41, 1510))
     ]
+    # the longest that an MTU of 1500 lets through
+    frames += [tagged(f, (0x8100, 1)) for f in sizes("10.0.0.5", 1) if len(f) == 1514]
     frames += [frames[0][:12] + b"\x08\x06" + random_bytes(n) for n in range(1, 50)]  # bad ARP
     return frames
 
@@ -152,6 +155,21 @@ def test_some_queues(make_veth, start_poller):
             got = received(s)
             assert {int(m["queue"]): frame for m, frame in got} == {0: frames[0], 2: frames[2]}
     assert {q["id"]: q["received"] for q in poller.stat()["queues"]} == {0: 1, 2: 1}
+
+
+def test_a_flood_on_one_queue_costs_the_others_no_turn(make_veth, start_poller):
+    """A full burst from one queue is followed by what the others have."""
+    veth = make_veth(queues=4)
+    poller = start_poller(veth.device, "--mode", "native", namespace=veth.inside)
+    with fal.open(poller.device) as s:
+        poller.process.send_signal(signal.SIGSTOP)
+        for queue, n in ((0, 1500), (1, 1), (2, 1), (3, 1)):
+            use_queue(veth, queue)
+            veth.send(*[udp(("10.0.0.1", queue), ("10.0.0.2", 2))] * n)
+        poller.process.send_signal(signal.SIGCONT)
+        eventually(lambda: s.stats().recv == 1503)
+        order = [int(meta["queue"]) for meta, _ in received(s)]
+        assert max(order.index(queue) for queue in (1, 2, 3)) < 3 * lib.FAL_BURST
 
 
 def test_larger_frames(make_veth, start_poller):
