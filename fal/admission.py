@@ -1,4 +1,6 @@
-"""How many frames and descriptor slots there are, and who may still have some.
+"""How many frames and descriptor slots a poller has, and who may still have some.
+
+All pollers of a device are alike, and a socket's ring lies at the same place in each one's arena.
 
 One slot of a ring is one frame, since a worker that stops keeps what lies in its ring.  Two stuck
 members of different groups can hold disjoint frames, so nothing less than the plain sum will do:
@@ -40,7 +42,7 @@ def ring_slots(frames: int, queues: int) -> int:
 
 @dataclass
 class Admission:
-    """The rings of one arena: which sockets have them, and where (in slots).  Pure."""
+    """The rings of each arena: which sockets have them, and where (in slots).  Pure."""
 
     frames: int
     queues: int

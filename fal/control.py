@@ -1,4 +1,4 @@
-"""The control thread: admits sockets, keeps groups, and tells the poller by a new plan.
+"""The control thread: admits sockets, keeps groups, and tells the pollers by a new plan.
 
 One connection of the control socket is one FAL socket; when it closes, for whatever reason, its
 socket goes, and with it its ring and its frames.  What a client sends is read as one fixed-size
@@ -54,18 +54,18 @@ class Control:
         self,
         path: Path,
         selector: selectors.BaseSelector,
-        poller: Any,
-        arena: Any,
+        device: Any,
+        arenas: Any,
         status_fd: int,
         admission: Admission,
         on_started: Callable[[int], None],
     ) -> None:
-        self.path, self.selector, self.poller, self.arena = path, selector, poller, arena
+        self.path, self.selector, self.device, self.arenas = path, selector, device, arenas
         self.status_fd, self.admission, self.on_started = status_fd, admission, on_started
         self.groups = Groups()
         self.connections: dict[int, Connection] = {}  # by descriptor
         self.deaf_until = 0.0  # 0: listening
-        self.rings_offset = ffi.cast("struct fal_arena *", arena.address).rings_offset
+        self.rings_offset = ffi.cast("struct fal_arena *", arenas[0].address).rings_offset
         if len(os.fsencode(path)) > LONGEST_PATH:
             raise FalError(
                 errno.ENAMETOOLONG,
@@ -156,7 +156,7 @@ class Control:
 
     def close_broken(self) -> None:
         for c in list(self.connections.values()):
-            if c.member and lib.fal_poller_broken(self.poller, c.member.number):
+            if c.member and lib.fal_device_broken(self.device, c.member.number):
                 text = "this socket's cursor is impossible: its membership has ended"
                 self.close(c, errno.EPROTO, text)
 
@@ -244,10 +244,11 @@ class Control:
             self.enter(member, request.group, text_of(request.mode))
             undo.append(lambda: self.groups.remove(member))
             fds.append(os.open(f"/proc/self/fd/{self.status_fd}", os.O_RDONLY | os.O_CLOEXEC))
-            fds.append(os.dup(self.arena.fd))
+            for arena in self.arenas:
+                fds.append(os.dup(arena.fd))
             checked(
-                lib.fal_poller_ring(
-                    self.poller, number, offset, capacity, c.cursors, c.wake.fileno(), err
+                lib.fal_device_ring(
+                    self.device, number, offset, capacity, c.cursors, c.wake.fileno(), err
                 ),
                 err,
             )
@@ -256,8 +257,9 @@ class Control:
         fds[1:1] = c.cursors.fd, theirs.detach()
         c.cursors.fd = -1
         reply = self.reply(lib.FAL_OPEN)
-        reply.socket, reply.member, reply.ring, reply.pollers = number, member.record, capacity, 1
-        reply.ring_offset[0] = offset
+        reply.socket, reply.member, reply.ring = number, member.record, capacity
+        reply.pollers = len(self.arenas)
+        reply.ring_offset[0 : reply.pollers] = [offset] * reply.pollers
         return reply
 
     def start(self, member: Socket) -> Any:
@@ -270,7 +272,7 @@ class Control:
 
     def move(self, member: Socket, group: int, mode: str) -> Any:
         """Put a socket into another group (-1: none); what lies in its ring may still be read."""
-        if lib.fal_poller_memberships(self.poller, member.number) >= lib.FAL_SOCKET_MEMBERSHIPS:
+        if lib.fal_device_memberships(self.device, member.number) >= lib.FAL_SOCKET_MEMBERSHIPS:
             raise FalError(
                 errno.EBUSY,
                 f"packets of {lib.FAL_SOCKET_MEMBERSHIPS} groups lie unread in this ring:"
@@ -311,8 +313,8 @@ class Control:
 
     def enter(self, member: Socket, group_id: int, mode: str) -> None:
         """Begin a new membership, for the next plan; where it is refused nothing has changed."""
-        record = lib.fal_poller_free_member(self.poller)
-        group_record = lib.fal_poller_free_group(self.poller)
+        record = lib.fal_device_free_member(self.device)
+        group_record = lib.fal_device_free_group(self.device)
         if record < 0 or group_record < 0:
             raise FalError(
                 errno.ENOSPC,
@@ -326,7 +328,7 @@ class Control:
             member.group.record = group_record
 
     def publish(self) -> None:
-        """Have the poller take in what the groups are now."""
+        """Have the pollers take in what the groups are now."""
         groups = self.groups.groups
         about = ffi.new("struct fal_plan_group[]", len(groups))
         members = [s for g in groups for s in g.members]
@@ -337,7 +339,7 @@ class Control:
         for p, s in zip(places, members, strict=True):
             p.id, p.socket, p.record, p.pid = s.id, s.number, s.record, s.pid
         err = ffi.new("struct fal_error *")
-        checked(lib.fal_poller_publish(self.poller, about, len(groups), places, err), err)
+        checked(lib.fal_device_publish(self.device, about, len(groups), places, err), err)
 
 
 def text_of(field: Any) -> str:

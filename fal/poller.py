@@ -1,6 +1,6 @@
 """fal-poller: fetches the packets of one device and spreads them over the workers.
 
-This process has two threads: the poller, inside one C call for its whole life, and this one, which
+This process has a thread for each poller, inside one C call for its whole life, and this one, which
 answers the workers, the operator's signals and the device's end.
 """
 
@@ -36,6 +36,7 @@ HUGEPAGES = {
 EXAMPLES = f"""examples:
   fal-poller eth0                           all queues, AF_XDP, native mode where the driver can
   fal-poller eth0 --cpus 2 --idle spin      lowest latency: CPU 2 is busy all the time
+  fal-poller eth0 --cpus 2,3                two pollers, each with every second queue
   fal-poller eth0 --queues 0-3 --name dmz   some queues; workers open fal:dmz
   fal-poller try --backend null --wait 2 --count 1000000
                                             made-up packets, no privilege, once two sockets started
@@ -73,16 +74,16 @@ def queue_list(text: str) -> list[int]:
     return [] if text == "all" else number_list(text)
 
 
-def one_cpu(text: str) -> int:
-    cpus = number_list(text)
-    if len(cpus) > 1:
-        raise argparse.ArgumentTypeError("one CPU for now: there is one polling thread")
-    if cpus[0] not in os.sched_getaffinity(0):
+def cpu_list(text: str) -> list[int]:
+    cpus, ours = number_list(text), os.sched_getaffinity(0)
+    if others := set(cpus) - ours:
         raise argparse.ArgumentTypeError(
-            f"CPU {cpus[0]} is not there or not ours (there are:"
-            f" {','.join(map(str, sorted(os.sched_getaffinity(0))))})"
+            f"CPU {min(others)} is not there or not ours (there are:"
+            f" {','.join(map(str, sorted(ours)))})"
         )
-    return cpus[0]
+    if len(cpus) > lib.FAL_MAX_POLLERS:
+        raise argparse.ArgumentTypeError(f"'{text}': at most {lib.FAL_MAX_POLLERS} CPUs")
+    return cpus
 
 
 def at_least(lowest: int, highest: int) -> Any:
@@ -131,12 +132,18 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of XDP: native is the driver's own; auto takes it where there is one (auto)",
     )
     add("--queues", type=queue_list, default=[], metavar="all|LIST", help="which to fetch (all)")
-    add("--cpus", type=one_cpu, metavar="LIST", help="CPU of the poller (default: an unused one)")
+    add(
+        "--cpus",
+        type=cpu_list,
+        metavar="LIST",
+        help="CPUs of the pollers, one each; queues are dealt out to them in turn"
+        " (default: one poller, on an unused CPU)",
+    )
     add(
         "--frames",
         type=at_least(1, 1 << 26),
         metavar="N",
-        help="size of the pool in packets (default: device's part and"
+        help="size of each poller's pool in packets (default: device's part and"
         f" {lib.FAL_DEFAULT_RINGS} rings of {lib.FAL_DEFAULT_RING}, in whole huge pages)",
     )
     add(
@@ -220,12 +227,14 @@ def other_pollers(directory: Path) -> list[tuple[str, Any]]:
 def free_cpu(others: Sequence[tuple[str, Any]]) -> int:
     """Choose the last CPU of ours that no other fal-poller polls on."""
     ours = os.sched_getaffinity(0)
-    return max(ours - {other.view.poller[0].cpu for _, other in others} or ours)
+    taken = {p.cpu for _, other in others for p in other.view.poller[0 : other.view.pollers]}
+    return max(ours - taken or ours)
 
 
 def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
     """Return a `struct fal_poller_options`, and what must live as long."""
     queues = ffi.new("uint32_t[]", options.queues) if options.queues else ffi.NULL
+    cpus = ffi.new("int32_t[]", options.cpus)
     keep = [
         ffi.new("char[]", os.fsencode(text))
         for text in (options.backend, options.device, options.mode)
@@ -241,14 +250,16 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
             "promisc": options.promisc,
             "count": options.count,
             "hash_seed": options.hash_seed,
-            "cpu": options.cpus,
+            "cpus": cpus,
+            "pollers": len(options.cpus),
             "idle": IDLE[options.idle],
         },
     )
-    return native, (*keep, queues)
+    return native, (*keep, queues, cpus)
 
 
-def make_arena(options: argparse.Namespace, queues: int, stack: ExitStack) -> Any:
+def make_arenas(options: argparse.Namespace, queues: int, stack: ExitStack) -> Any:
+    """Make an array of `struct fal_segment`, alike for all pollers; `queues` is the most of one."""
     least = admission.reserved(queues) + lib.FAL_MIN_RING
     frames = options.frames or admission.default_frames(queues)
     if frames < least:
@@ -256,34 +267,33 @@ def make_arena(options: argparse.Namespace, queues: int, stack: ExitStack) -> An
             errno.EINVAL,
             f"--frames {frames}: {queues} queue{'s'[: queues > 1]} and one small ring need {least}",
         )
-    arena = ffi.new("struct fal_segment *")
+    arenas = ffi.new("struct fal_segment[]", len(options.cpus))
     err = ffi.new("struct fal_error *")
-    made = lib.fal_arena_create(
-        frames,
-        options.frame_size,
-        admission.ring_slots(frames, queues),
-        HUGEPAGES[options.hugepages],
-        arena,
-        err,
-    )
-    checked(made, err)
-    stack.callback(lib.fal_segment_free, arena)
-    return arena
+    for i in range(len(arenas)):
+        made = lib.fal_arena_create(
+            frames,
+            options.frame_size,
+            admission.ring_slots(frames, queues),
+            HUGEPAGES[options.hugepages],
+            ffi.addressof(arenas, i),
+            err,
+        )
+        checked(made, err)
+        stack.callback(lib.fal_segment_free, ffi.addressof(arenas, i))
+    return arenas
 
 
-def describe(view: Any, options: argparse.Namespace, facts: Any, layout: Any) -> None:
+def describe(view: Any, options: argparse.Namespace, facts: Any, layouts: list[Any]) -> None:
     """Fill in the fixed part of the status; the version last."""
     view.magic = lib.FAL_STATUS_MAGIC
-    view.pollers, view.queues, view.zero_copy = 1, facts.queue_count, facts.zero_copy
+    view.pollers = len(layouts)
+    view.queues, view.zero_copy = facts.queue_count, facts.zero_copy
     view.hash_seed = options.hash_seed
-    view.page_size, view.frames, view.frame_size = (
-        layout.page_size,
-        layout.frames,
-        layout.frame_size,
-    )
+    view.page_size = min(layout.page_size for layout in layouts)
+    view.frames = sum(layout.frames for layout in layouts)
+    view.frame_size = layouts[0].frame_size
     view.name, view.device = options.name.encode(), os.fsencode(options.device)
     view.backend, view.mode = ffi.string(facts.backend), ffi.string(facts.mode)
-    view.poller[0].cpu = options.cpus
     view.version = lib.FAL_LAYOUT_VERSION
 
 
@@ -298,7 +308,7 @@ def notify_systemd(state: str) -> None:
 
 
 class Poller(threading.Thread):
-    """The polling thread."""
+    """A polling thread."""
 
     def __init__(self, handle: Any) -> None:
         super().__init__(name="poller")
@@ -306,10 +316,6 @@ class Poller(threading.Thread):
 
     def run(self) -> None:
         lib.fal_poller_run(self.handle, self.err)
-
-    def stop(self) -> None:
-        lib.fal_poller_stop(self.handle)
-        self.join()
 
 
 def device_watch(
@@ -338,10 +344,11 @@ def device_watch(
 def serve(options: argparse.Namespace, stack: ExitStack) -> int:
     """Set everything up, run, and take it all down again; returns the exit status."""
     directory = runtime.make_directory()
-    signals, signals_in = socket.socketpair()
+    signals, signals_in = (stack.enter_context(end) for end in socket.socketpair())
     signals.setblocking(False)
     signals_in.setblocking(False)
     signal.set_wakeup_fd(signals_in.fileno())
+    stack.callback(signal.set_wakeup_fd, -1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -351,7 +358,7 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
     with runtime.starting(directory):
         others = other_pollers(directory)
         if options.cpus is None:
-            options.cpus = free_cpu(others)
+            options.cpus = [free_cpu(others)]
         native, _keep = native_options(options)
         segment = status.create(directory, options.name)
         stack.callback(segment.remove)
@@ -366,20 +373,21 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
             others_note = ""
         for _, other in others:
             other.close()
-        queues = checked(lib.fal_poller_queues(native, err), err)
-        arena = make_arena(options, queues, stack)
-        layout = ffi.cast("struct fal_arena *", arena.address)
+        queues = checked(lib.fal_device_queues(native, err), err)
+        most = -(-queues // len(options.cpus))  # queues of one poller
+        arenas = make_arenas(options, most, stack)
+        layouts = [ffi.cast("struct fal_arena *", arena.address) for arena in arenas]
         facts = ffi.new("struct fal_poller_facts *")
         shared = ffi.new("struct fal_segment *")
         checked(lib.fal_segment_map(os.dup(segment.fd), status.SIZE, 1, shared, err), err)
         stack.callback(lib.fal_segment_free, shared)
         checked(lib.fal_segment_guard(shared, err), err)
         counters = ffi.addressof(ffi.cast("struct fal_status *", shared.address).poller, 0)
-        handle = lib.fal_poller_open(native, arena, counters, facts, err)
-        if handle == ffi.NULL and err.code in (errno.EBUSY, errno.EEXIST) and others_note:
+        device = lib.fal_device_open(native, arenas, counters, facts, err)
+        if device == ffi.NULL and err.code in (errno.EBUSY, errno.EEXIST) and others_note:
             raise FalError(err.code, ffi.string(err.text).decode() + others_note)
-        checked(handle, err)
-        stack.callback(lib.fal_poller_close, handle)
+        checked(device, err)
+        stack.callback(lib.fal_device_close, device)
 
         exit_status: list[int] = []
 
@@ -395,31 +403,35 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
             nonlocal begun
             if not begun and count >= options.wait:
                 begun = True
-                lib.fal_poller_begin(handle)
+                lib.fal_device_begin(device)
 
+        alike = layouts[0]
         control = Control(
             directory / f"{options.name}.sock",
             selector,
-            handle,
-            arena,
+            device,
+            arenas,
             segment.fd,
-            admission.Admission(layout.frames, queues, layout.rings_size // admission.SLOT),
+            admission.Admission(alike.frames, most, alike.rings_size // admission.SLOT),
             on_started,
         )
-        describe(segment.view, options, facts, layout)
+        describe(segment.view, options, facts, layouts)
 
     last_word = errno.ENODATA, "fal-poller has ended"
-    poller = Poller(handle)
+    pollers = [Poller(lib.fal_device_poller(device, i)) for i in range(len(arenas))]
 
     def on_event() -> None:
         nonlocal last_word
-        events = lib.fal_poller_events(handle)
+        events = lib.fal_device_events(device)
         if events & lib.FAL_EVENT_BROKEN:
             control.close_broken()
         if events & lib.FAL_EVENT_FAILED:
-            poller.join()
-            text = ffi.string(poller.err.text).decode()
-            last_word = poller.err.code, text
+            lib.fal_device_stop(device)
+            for poller in pollers:
+                poller.join()
+            failed = next(poller.err for poller in pollers if poller.err.code)
+            text = ffi.string(failed.text).decode()
+            last_word = failed.code, text
             end(1, text)
         elif events & lib.FAL_EVENT_DRAINED:
             end(0)
@@ -431,22 +443,24 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
         end(1, text)
 
     selector.register(signals, selectors.EVENT_READ, lambda: end(0))
-    selector.register(lib.fal_poller_event_fd(handle), selectors.EVENT_READ, on_event)
-    poller.start()
+    selector.register(lib.fal_device_event_fd(device), selectors.EVENT_READ, on_event)
+    for poller in pollers:
+        poller.start()
     try:
         if facts.ifindex:
             device_watch(facts.ifindex, selector, on_gone, stack)
         if begun:
-            lib.fal_poller_begin(handle)
-        if options.hugepages == "try" and arena.page_size == 4096:
+            lib.fal_device_begin(device)
+        short = sum(arena.size for arena in arenas if arena.page_size == 4096)
+        if options.hugepages == "try" and short:
             say(
                 "ordinary pages of 4096 bytes, since huge pages are short (mend it: sysctl"
-                f" vm.nr_hugepages={lib.fal_hugepages_needed(arena.size)}; or: --hugepages off)"
+                f" vm.nr_hugepages={lib.fal_hugepages_needed(short)}; or: --hugepages off)"
             )
         say(
             f"ready {options.name} backend={options.backend} mode={ffi.string(facts.mode).decode()}"
-            f" queues={facts.queue_count} frames={layout.frames} page_size={layout.page_size}"
-            f" pid={os.getpid()}"
+            f" queues={facts.queue_count} frames={segment.view.frames}"
+            f" page_size={segment.view.page_size} pid={os.getpid()}"
         )
         notify_systemd("READY=1")
         while not exit_status:
@@ -455,7 +469,9 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
             control.expire()
     finally:
         notify_systemd("STOPPING=1")
-        poller.stop()
+        lib.fal_device_stop(device)
+        for poller in pollers:
+            poller.join()
         control.close_all(*last_word)
     return exit_status[0]
 

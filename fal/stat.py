@@ -27,61 +27,65 @@ def text(field: Any) -> str:
     return str(ffi.string(field).decode(errors="replace"))
 
 
-def member_report(m: Any) -> dict[str, Any]:
+def total(records: list[Any], *counters: str) -> dict[str, int]:
+    """Sum up what the pollers counted of one member, or one group."""
+    return {name: sum(getattr(record, name) for record in records) for name in counters}
+
+
+def member_report(records: list[Any]) -> dict[str, Any]:
+    m = records[0]
+    counted = total(records, "delivered", "consumed", "abandoned", "dropped")
     return {
         "number": m.number if m.number >= 0 else None,
         "pid": m.pid,
         "started": m.number != -1,
         "left": m.number == -2,
-        "delivered": m.delivered,
-        "consumed": m.consumed,
-        "in_ring": m.delivered - m.consumed - m.abandoned,
-        "abandoned": m.abandoned,
-        "dropped": m.dropped,
+        **counted,
+        "in_ring": counted["delivered"] - counted["consumed"] - counted["abandoned"],
         "ring": m.ring,
     }
 
 
-def group_report(g: Any, members: list[dict[str, Any]]) -> dict[str, Any]:
-    drops = {cause: g.drops[i] for cause, i in DROPS.items()}
+def group_report(records: list[Any], members: list[dict[str, Any]]) -> dict[str, Any]:
+    drops = {cause: sum(g.drops[i] for g in records) for cause, i in DROPS.items()}
+    gone = total(records, "gone_delivered", "gone_consumed", "gone_abandoned")
     return {
-        "id": g.id,
-        "mode": mode_name(g.mode),
-        "received": g.received,
-        "filtered": g.filtered,
-        "delivered": g.delivered,
-        "app_received": g.gone_consumed + sum(m["consumed"] for m in members),
+        "id": records[0].id,
+        "mode": mode_name(records[0].mode),
+        **total(records, "received", "filtered", "delivered"),
+        "app_received": gone["gone_consumed"] + sum(m["consumed"] for m in members),
         "app_dropped": sum(drops.values())
-        + g.gone_abandoned
+        + gone["gone_abandoned"]
         + sum(m["abandoned"] for m in members),
         "drops": drops,
-        "gone": {
-            "delivered": g.gone_delivered,
-            "consumed": g.gone_consumed,
-            "abandoned": g.gone_abandoned,
-        },
+        "gone": {name.removeprefix("gone_"): n for name, n in gone.items()},
         "members": members,
     }
 
 
 def report(segment: status.Status) -> dict[str, Any]:
-    """Return what `fal stat --json` prints of one poller."""
+    """Return what `fal stat --json` prints of one fal-poller: its pollers summed up."""
     view = segment.view
-    now = segment.poller(0)
-    members: dict[int, list[Any]] = {}
-    for m in now.member:
-        if m.socket:
-            members.setdefault(m.group, []).append(m)
+    pollers = [segment.poller(i) for i in range(view.pollers)]
+    found: dict[int, list[Any]] = {}  # record of a group -> what each poller counted of it
+    members: dict[int, dict[tuple[int, int], list[Any]]] = {}  # the same of its members
+    for now in pollers:
+        for index, g in enumerate(now.group):
+            if g.live == 1:
+                found.setdefault(index, []).append(g)
+        for index, m in enumerate(now.member):
+            if m.socket:
+                of_group = members.setdefault(m.group, {})
+                of_group.setdefault((index, m.socket), []).append(m)
     groups, sockets = [], []
-    for index, g in enumerate(now.group):
-        if g.live != 1:
-            continue
-        of_group = sorted(members.get(index, []), key=lambda m: (m.number < 0, m.number))
-        reports = [member_report(m) for m in of_group]
-        if g.id < 0:
+    for index, records in found.items():
+        reports = [member_report(m) for m in members.get(index, {}).values()]
+        if records[0].id < 0:
             sockets += [m | {"number": None} for m in reports]
         else:
-            groups.append(group_report(g, reports))
+            reports.sort(key=lambda m: (m["number"] is None, m["left"], m["number"] or 0))
+            groups.append(group_report(records, reports))
+    if_dropped = sum(now.if_dropped for now in pollers)
     return {
         "name": text(view.name),
         "device": text(view.device),
@@ -91,12 +95,20 @@ def report(segment: status.Status) -> dict[str, Any]:
         "hash_seed": view.hash_seed,
         "page_size": view.page_size,
         "frames": view.frames,
-        "frames_free": now.frames_free,
+        "frames_free": sum(now.frames_free for now in pollers),
         "pid": view.pid,
         "state": "running" if segment.running else "crashed",
-        "link_received": now.received + now.if_dropped,
-        "if_dropped": now.if_dropped,
-        "queues": [{"id": q.id, "received": q.received} for q in list(now.queue)[: view.queues]],
+        "link_received": sum(now.received for now in pollers) + if_dropped,
+        "if_dropped": if_dropped,
+        "cpus": [{"cpu": now.cpu, "received": now.received} for now in pollers],
+        "queues": sorted(
+            (
+                {"id": q.id, "received": q.received}
+                for now in pollers
+                for q in now.queue[0 : now.queues]
+            ),
+            key=lambda q: q["id"],
+        ),
         "sockets": sockets,
         "groups": sorted(groups, key=lambda g: g["id"]),
     }
@@ -124,9 +136,9 @@ def rows(r: dict[str, Any]) -> Iterator[tuple[tuple[str, str, str], dict[str, An
         yield ("-", "all", str(m["pid"])), m
     for g in r["groups"]:
         parts = [*g["members"], g["gone"] | {"in_ring": 0}]
-        total = {key: sum(m[key] for m in parts) for key in ("consumed", "in_ring", "abandoned")}
-        total |= {"pid": "", "delivered": g["delivered"], "dropped": sum(g["drops"].values())}
-        yield (str(g["id"]), g["mode"], "all"), total
+        whole = {key: sum(m[key] for m in parts) for key in ("consumed", "in_ring", "abandoned")}
+        whole |= {"pid": "", "delivered": g["delivered"], "dropped": sum(g["drops"].values())}
+        yield (str(g["id"]), g["mode"], "all"), whole
         for m in g["members"]:
             number = "left" if m["left"] else "admitted" if m["number"] is None else m["number"]
             yield (str(g["id"]), g["mode"], str(number)), m

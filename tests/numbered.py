@@ -74,7 +74,7 @@ def main() -> None:
     device, name, flows, rate, path = sys.argv[1:]
     frames = [bytearray(frame_of(flow)) for flow in range(int(flows))]
     segment = status.open_existing(runtime.own_directory(), name)
-    poller = segment.view.poller[0]
+    pollers = segment.view.poller[0 : segment.view.pollers]
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     sender.bind((device, 0))
     with open(path, "r+b") as file:
@@ -82,7 +82,8 @@ def main() -> None:
     number, start = 0, time.monotonic()
     while not words[2]:
         due = int((time.monotonic() - start) * int(rate))
-        for n in range(number, min(due, words[1], poller.received + poller.if_dropped + WINDOW)):
+        received = sum(p.received + p.if_dropped for p in pollers)
+        for n in range(number, min(due, words[1], received + WINDOW)):
             words[0] = number = n + 1
             frame = frames[n % len(frames)]
             struct.pack_into(">Q", frame, NUMBER, n)

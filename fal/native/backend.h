@@ -5,7 +5,9 @@
  * `rx_burst` hands them back filled; in between they are the backend's (and its NIC's).  A backend
  * never keeps more than `hold` of them.
  *
- * All functions but open and close run on the polling thread.
+ * A device serves one or more pollers, which share nothing: the i-th of its chosen queues belongs to
+ * poller i modulo pollers, and each poller has a pool of its own.  What one poller has of the device
+ * is its part.  All functions that take a part run on that poller's thread.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef FAL_BACKEND_H
 #define FAL_BACKEND_H
@@ -22,6 +24,7 @@ struct fal_backend_options {
     const uint32_t *queues; /* the wanted queues; NULL: all */
     uint32_t queue_count;   /* of `queues` */
     uint32_t promisc;       /* 1: ask the device to receive everything */
+    uint32_t pollers;       /* among which the queues are dealt out */
     uint64_t count;         /* end after so many packets; 0: never */
 };
 
@@ -43,7 +46,7 @@ struct fal_backend_facts {
 };
 
 struct fal_backend_stats {
-    uint64_t if_dropped; /* packets lost at the interface, before rx_burst */
+    uint64_t if_dropped; /* packets lost at the interface, before rx_burst; of the part's queues */
 };
 
 #define FAL_BACKEND_POLLFDS FAL_MAX_QUEUES
@@ -55,27 +58,28 @@ struct fal_backend_ops {
      * -1 and *err, e.g. for an unknown device. */
     int (*queues)(const struct fal_backend_options *options, struct fal_error *err);
 
-    /* Opens the device; NULL and *err.  `pool` stays valid until close. */
-    void *(*open)(const struct fal_backend_options *options, const struct fal_pool *pool,
-                  struct fal_backend_facts *facts, struct fal_error *err);
+    /* Opens the device with a pool for each poller (valid until close), and fills in its parts.
+     * NULL and *err. */
+    void *(*open)(const struct fal_backend_options *options, const struct fal_pool *pools,
+                  void **parts, struct fal_backend_facts *facts, struct fal_error *err);
 
     /* At most `max` (<= FAL_BURST) packets.  Fills in ts_ns, offset, len, caplen, flags and queue
      * of packets[i] (the poller does hash and vlan_tci), and the number of its frame in frame[i].
      * -1 and errno where the source is over: ENODATA its end, else an error (ENETDOWN is none). */
-    int (*rx_burst)(void *backend, struct fal_desc *packets, uint32_t *frame, uint32_t max);
+    int (*rx_burst)(void *part, struct fal_desc *packets, uint32_t *frame, uint32_t max);
 
     /* How many more frames the backend can take. */
-    uint32_t (*wants)(void *backend);
+    uint32_t (*wants)(void *part);
     /* Hands over n (<= wants) frames by their numbers. */
-    void (*refill)(void *backend, const uint32_t *frame, uint32_t n);
+    void (*refill)(void *part, const uint32_t *frame, uint32_t n);
 
     /* Descriptors that become readable when packets come; returns their number (0: the backend has
      * none and must be asked again). */
-    uint32_t (*wait)(void *backend, struct pollfd *fds, uint32_t max);
+    uint32_t (*wait)(void *part, struct pollfd *fds, uint32_t max);
 
     /* Once a second: clocks, counters. */
-    void (*stats)(void *backend, struct fal_backend_stats *stats);
-    void (*close)(void *backend);
+    void (*stats)(void *part, struct fal_backend_stats *stats);
+    void (*close)(void *device);
 };
 
 /* Frames that a backend may hold for each of its queues: 2 receive rings, and the driver's own. */

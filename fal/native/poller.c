@@ -1,94 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "poller.h"
+#include "poller_private.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "backend.h"
 #include "flow.h"
-#include "ring.h"
 
 #define SECOND   1000000000ull
 #define SPIN_NS  50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
 #define DRAIN_NS 1000000ull /* how often to look whether a source that is over is drained */
-
-/* ---- what the poller knows, all of it private to the process --------------------------------- */
-
-/* One membership whose packets lie in a ring; `left` of them, but for the last one, the present. */
-struct membership {
-    uint32_t record;
-    uint32_t left;
-};
-
-/* A socket's ring. */
-struct socket_ring {
-    struct fal_producer ring;
-    struct fal_bell bell;
-    uint32_t *frame; /* which frame was put into each slot: slots are never read back */
-    int wake;
-    uint32_t socket;  /* its number; 0: free */
-    uint32_t broken;  /* written by the poller, read by the control thread */
-    uint32_t dropped; /* in this round */
-    bool touched;     /* in this round: its counters have changed */
-    bool served;      /* it got packets, and has not been woken for them */
-    uint32_t used;    /* memberships, oldest first; the last is the present one */
-    struct membership membership[FAL_SOCKET_MEMBERSHIPS];
-};
-
-struct group {
-    struct fal_steering steering;
-    struct socket_ring *member[FAL_GROUP_MEMBERS];
-    uint32_t record;
-    uint8_t table[FAL_BUCKETS];
-};
-
-/* Immutable once published, but for the groups' lb turns, which are the poller's. */
-struct plan {
-    struct group *group;
-    uint32_t groups;
-    uint32_t sockets;
-    struct socket_ring *socket[FAL_MAX_SOCKETS];
-    struct fal_plan_member *member; /* in the order given to fal_poller_publish */
-    struct fal_plan_group *about;
-};
-
-struct fal_poller {
-    const struct fal_backend_ops *ops;
-    void *backend;
-    struct fal_poller_options options;
-    struct fal_backend_facts facts;
-    struct fal_pool pool;
-    uint8_t *arena;
-
-    struct plan *plan;     /* what the poller works by */
-    uint32_t *free_frames; /* last in, first out: what is hot in the cache goes out first */
-    uint32_t free_count;
-    uint16_t *references;           /* of each frame: in how many rings it lies */
-    struct fal_poller_status *mine; /* counters; never read back from shared memory */
-    struct fal_poller_status *status;
-    uint32_t queue_index; /* where the last packet's queue stands in facts.queue */
-    bool over;            /* the source has ended */
-    bool records_changed; /* in the status: show all of them */
-
-    struct socket_ring sockets[FAL_MAX_SOCKETS];
-
-    /* between the two threads */
-    pthread_mutex_t lock; /* for `running` against `pending`: never held while packets flow */
-    bool running;
-    struct plan *pending; /* control -> poller: release/acquire */
-    uint32_t stop, begun; /* control -> poller */
-    uint32_t events;      /* poller -> control, or'ed */
-    int kick;             /* eventfd, control -> poller: look at the above */
-    int taken;            /* eventfd, poller -> control: the pending plan is taken in */
-    int event;            /* eventfd, poller -> control */
-};
 
 static uint64_t now_ns(clockid_t clock) {
     struct timespec t;
@@ -96,15 +20,15 @@ static uint64_t now_ns(clockid_t clock) {
     return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
 }
 
-static void bump(int eventfd) {
+void fal_bump(int eventfd) {
     uint64_t one = 1;
     while (write(eventfd, &one, sizeof one) < 0 && errno == EINTR)
         ;
 }
 
 static void tell(struct fal_poller *p, uint32_t event) {
-    fal_or_release(&p->events, event);
-    bump(p->event);
+    fal_or_release(&p->device->events, event);
+    fal_bump(p->device->event);
 }
 
 /* ---- frames come back ------------------------------------------------------------------------ */
@@ -203,13 +127,13 @@ static void reclaim_all(struct fal_poller *p) {
         reclaim(p, p->plan->socket[i]);
 }
 
-static void refill(struct fal_poller *p) {
-    uint32_t n = p->ops->wants(p->backend);
+void fal_poller_refill(struct fal_poller *p) {
+    uint32_t n = p->ops->wants(p->part);
     if (n > p->free_count)
         n = p->free_count;
     if (n) {
         p->free_count -= n;
-        p->ops->refill(p->backend, p->free_frames + p->free_count, n);
+        p->ops->refill(p->part, p->free_frames + p->free_count, n);
     }
 }
 
@@ -221,7 +145,7 @@ static void publish_counters(struct fal_poller *p) {
     to->received = from->received;
     to->if_dropped = from->if_dropped;
     to->frames_free = p->free_count;
-    for (uint32_t i = 0; i < p->facts.queue_count; i++)
+    for (uint32_t i = 0; i < p->queues; i++)
         to->queue[i].received = from->queue[i].received;
     for (uint32_t i = 0; i < p->plan->groups; i++)
         to->group[p->plan->group[i].record] = from->group[p->plan->group[i].record];
@@ -258,14 +182,14 @@ static void classify(struct fal_poller *p, struct fal_desc *packets, uint32_t n)
         if (i + 4 < n)
             __builtin_prefetch(p->pool.frames + packets[i + 4].offset);
         struct fal_desc *d = &packets[i];
-        fal_flow(p->pool.frames + d->offset, d->caplen, p->options.hash_seed, &flow);
+        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, &flow);
         d->hash = flow.hash;
         d->vlan_tci = flow.vlan_tci;
         d->flags |= (uint16_t)(FAL_DESC_FIRST | (flow.flags & FAL_FLOW_VLAN ? FAL_DESC_VLAN : 0) |
                                (flow.flags & FAL_FLOW_8021AD ? FAL_DESC_8021AD : 0));
 
-        while (p->facts.queue[p->queue_index] != d->queue)
-            p->queue_index = (p->queue_index + 1) % p->facts.queue_count;
+        while (p->mine->queue[p->queue_index].id != d->queue)
+            p->queue_index = (p->queue_index + 1) % p->queues;
         p->mine->queue[p->queue_index].received++;
     }
     p->mine->received += n;
@@ -349,7 +273,7 @@ static void forward(struct fal_poller *p, struct fal_desc *packets, const uint32
 
 /* ---- a new plan ------------------------------------------------------------------------------ */
 
-static bool has_socket(const struct plan *plan, const struct socket_ring *s) {
+bool fal_plan_has(const struct plan *plan, const struct socket_ring *s) {
     for (uint32_t i = 0; i < plan->sockets; i++)
         if (plan->socket[i] == s)
             return true;
@@ -384,12 +308,12 @@ static void enter(struct fal_poller *p, struct socket_ring *s, const struct fal_
     books->ring = s->ring.mask + 1;
 }
 
-static void adopt(struct fal_poller *p, struct plan *plan) {
+void fal_poller_adopt(struct fal_poller *p, struct plan *plan) {
     struct plan *old = p->plan;
     reclaim_all(p); /* what was read until now belongs to what was until now */
     for (uint32_t i = 0; i < old->sockets; i++) {
         struct socket_ring *s = old->socket[i];
-        if (has_socket(plan, s))
+        if (fal_plan_has(plan, s))
             continue;
         if (!s->broken)
             abandon(p, s);
@@ -427,7 +351,7 @@ static void adopt(struct fal_poller *p, struct plan *plan) {
 
 static void tick(struct fal_poller *p) {
     struct fal_backend_stats stats = {0};
-    p->ops->stats(p->backend, &stats);
+    p->ops->stats(p->part, &stats);
     p->mine->if_dropped = stats.if_dropped;
     reclaim_all(p);
     ring_bells(p);
@@ -448,7 +372,7 @@ static void sleep_until(struct fal_poller *p, uint64_t until) {
     struct pollfd fds[1 + FAL_BACKEND_POLLFDS] = {{.fd = p->kick, .events = POLLIN}};
     uint32_t n = 0;
     if (fal_load_relaxed(&p->begun) && !p->over) {
-        n = p->ops->wait(p->backend, fds + 1, FAL_BACKEND_POLLFDS);
+        n = p->ops->wait(p->part, fds + 1, FAL_BACKEND_POLLFDS);
         if (!n) { /* a source that cannot wake us */
             sched_yield();
             return;
@@ -468,9 +392,9 @@ static void take_in_pending(struct fal_poller *p) {
     struct plan *plan = fal_load_acquire(&p->pending);
     if (!plan)
         return;
-    adopt(p, plan);
+    fal_poller_adopt(p, plan);
     fal_store_relaxed(&p->pending, NULL);
-    bump(p->taken); /* the write orders all that was done before it */
+    fal_bump(p->taken); /* the write orders all that was done before it */
 }
 
 static int loop(struct fal_poller *p, struct fal_error *err) {
@@ -484,11 +408,12 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         int n = 0;
         bool begun = fal_load_acquire(&p->begun);
         if (begun && !p->over) {
-            n = p->ops->rx_burst(p->backend, packets, frame, FAL_BURST);
+            n = p->ops->rx_burst(p->part, packets, frame, FAL_BURST);
             if (n < 0 && errno == ENODATA)
                 p->over = true;
             else if (n < 0)
-                return fal_fail(err, errno, "%s is gone: %s", p->options.device, strerror(errno));
+                return fal_fail(err, errno, "%s is gone: %s", p->device->options.device,
+                                strerror(errno));
         }
         if (n > 0) {
             idle_since = 0;
@@ -504,20 +429,21 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
             idle_since = now;
             reclaim_all(p);
         }
-        refill(p);
+        fal_poller_refill(p);
         if (n > 0)
             continue;
         if (p->over && !told_drained && drained(p)) {
             publish_counters(p);
             told_drained = true;
-            tell(p, FAL_EVENT_DRAINED);
+            if (fal_count_out(&p->device->undrained))
+                tell(p, FAL_EVENT_DRAINED);
         }
         if (p->over && !told_drained)
             sleep_until(p, now + DRAIN_NS);
-        else if (p->options.idle == FAL_IDLE_SLEEP || p->over || !begun ||
-                 (p->options.idle == FAL_IDLE_ADAPTIVE && now - idle_since > SPIN_NS)) {
+        else if (p->idle == FAL_IDLE_SLEEP || p->over || !begun ||
+                 (p->idle == FAL_IDLE_ADAPTIVE && now - idle_since > SPIN_NS)) {
             reclaim_all(p);
-            refill(p);
+            fal_poller_refill(p);
             sleep_until(p, next_tick);
         } else {
             sched_yield(); /* a worker on the same core must not wait for the end of our time slice
@@ -539,7 +465,7 @@ static int pin(int32_t cpu, struct fal_error *err) {
 }
 
 int fal_poller_run(struct fal_poller *p, struct fal_error *err) {
-    int result = pin(p->options.cpu, err);
+    int result = pin(p->cpu, err);
     if (result == 0) {
         pthread_mutex_lock(&p->lock);
         p->running = true;
@@ -554,253 +480,4 @@ int fal_poller_run(struct fal_poller *p, struct fal_error *err) {
     if (result < 0)
         tell(p, FAL_EVENT_FAILED);
     return result;
-}
-
-/* ---- the control thread's side --------------------------------------------------------------- */
-
-void fal_poller_stop(struct fal_poller *p) {
-    fal_store_release(&p->stop, 1);
-    bump(p->kick);
-}
-
-void fal_poller_begin(struct fal_poller *p) {
-    fal_store_release(&p->begun, 1);
-    bump(p->kick);
-}
-
-int fal_poller_event_fd(struct fal_poller *p) {
-    return p->event;
-}
-
-uint32_t fal_poller_events(struct fal_poller *p) {
-    uint64_t word;
-    (void)!read(p->event, &word, sizeof word);
-    return fal_exchange_acquire(&p->events, 0);
-}
-
-int fal_poller_broken(struct fal_poller *p, uint32_t socket) {
-    return fal_load_acquire(&p->sockets[socket - 1].broken) != 0;
-}
-
-/* The poller frees records and never takes one; the control thread takes them, one plan after the
- * other: what looks free here is free. */
-int fal_poller_free_group(struct fal_poller *p) {
-    for (uint32_t i = 0; i < FAL_GROUP_RECORDS; i++)
-        if (!fal_load_relaxed(&p->mine->group[i].live))
-            return (int)i;
-    return -1;
-}
-
-int fal_poller_free_member(struct fal_poller *p) {
-    for (uint32_t i = 0; i < FAL_MAX_MEMBERS; i++)
-        if (!fal_load_relaxed(&p->mine->member[i].socket))
-            return (int)i;
-    return -1;
-}
-
-uint32_t fal_poller_memberships(struct fal_poller *p, uint32_t socket) {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < FAL_MAX_MEMBERS; i++)
-        n += fal_load_relaxed(&p->mine->member[i].socket) == socket;
-    return n;
-}
-
-int fal_poller_ring(struct fal_poller *p, uint32_t socket, uint64_t offset, uint32_t capacity,
-                    const struct fal_segment *cursors, int wake, struct fal_error *err) {
-    struct socket_ring *s = &p->sockets[socket - 1];
-    struct fal_cursor_page *page = (struct fal_cursor_page *)cursors->address;
-    uint32_t *frame = calloc(capacity, sizeof *frame);
-    if (!frame)
-        return fal_fail(err, ENOMEM, "no memory for a ring of %u", capacity);
-    struct fal_ring *ring = (struct fal_ring *)(p->arena + offset);
-    memset(ring, 0, sizeof *ring);
-    free(s->frame); /* of an admission that did not come to a plan */
-    *s = (struct socket_ring){
-        .ring = {.slots = (struct fal_desc *)(ring + 1),
-                 .producer = &ring->producer,
-                 .consumer = &page->cursor[0].consumer,
-                 .mask = capacity - 1},
-        .bell = {.seq = &page->seq},
-        .frame = frame,
-        .wake = wake,
-        .socket = socket,
-    };
-    return 0;
-}
-
-static void free_plan(struct plan *plan) {
-    if (plan) {
-        free(plan->group);
-        free(plan->member);
-        free(plan->about);
-        free(plan);
-    }
-}
-
-static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group *groups,
-                               uint32_t n, const struct fal_plan_member *members) {
-    struct plan *plan = calloc(1, sizeof *plan);
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < n; i++)
-        total += groups[i].started + groups[i].admitted;
-    if (!plan || !(plan->group = calloc(n + 1, sizeof *plan->group)) ||
-        !(plan->about = calloc(n + 1, sizeof *plan->about)) ||
-        !(plan->member = calloc(total + 1, sizeof *plan->member))) {
-        free_plan(plan);
-        return NULL;
-    }
-    plan->groups = n;
-    if (n)
-        memcpy(plan->about, groups, n * sizeof *groups);
-    if (total)
-        memcpy(plan->member, members, total * sizeof *members);
-    for (uint32_t i = 0; i < n; i++) {
-        struct group *g = &plan->group[i];
-        uint64_t ids[FAL_GROUP_MEMBERS];
-        for (uint32_t k = 0; k < groups[i].started + groups[i].admitted; k++, members++) {
-            struct socket_ring *s = &p->sockets[members->socket - 1];
-            plan->socket[plan->sockets++] = s;
-            if (k < groups[i].started) {
-                g->member[k] = s;
-                ids[k] = members->id;
-            }
-        }
-        g->record = groups[i].record;
-        g->steering = (struct fal_steering){
-            .mode = groups[i].mode, .members = groups[i].started, .next = 1, .table = g->table};
-        if (groups[i].mode == FAL_MODE_HASH && groups[i].started &&
-            fal_buckets_build(ids, groups[i].started, g->table) < 0) {
-            free_plan(plan);
-            return NULL;
-        }
-    }
-    return plan;
-}
-
-int fal_poller_publish(struct fal_poller *p, const struct fal_plan_group *groups,
-                       uint32_t group_count, const struct fal_plan_member *members,
-                       struct fal_error *err) {
-    struct plan *plan = build_plan(p, groups, group_count, members), *old = p->plan;
-    if (!plan)
-        return fal_fail(err, ENOMEM, "no memory for the steering tables");
-    pthread_mutex_lock(&p->lock);
-    bool running = p->running;
-    if (running)
-        fal_store_release(&p->pending, plan);
-    else
-        adopt(p, plan);
-    pthread_mutex_unlock(&p->lock);
-    if (running) {
-        uint64_t word;
-        bump(p->kick);
-        while (read(p->taken, &word, sizeof word) < 0 && errno == EINTR)
-            ;
-    }
-    for (uint32_t i = 0; i < old->sockets; i++)
-        if (!has_socket(plan, old->socket[i])) {
-            free(old->socket[i]->frame);
-            *old->socket[i] = (struct socket_ring){0};
-        }
-    free_plan(old);
-    return 0;
-}
-
-/* ---- opening and closing --------------------------------------------------------------------- */
-
-static const struct fal_backend_ops *const backends[] = {&fal_backend_af_xdp, &fal_backend_null};
-
-static const struct fal_backend_ops *find_backend(const char *name, struct fal_error *err) {
-    for (unsigned i = 0; i < sizeof backends / sizeof *backends; i++)
-        if (!strcmp(backends[i]->name, name))
-            return backends[i];
-    fal_fail(err, EINVAL, "unknown backend '%s' (known: af_xdp, null)", name);
-    return NULL;
-}
-
-static struct fal_backend_options backend_options(const struct fal_poller_options *o) {
-    return (struct fal_backend_options){.device = o->device,
-                                        .mode = o->mode,
-                                        .queues = o->queues,
-                                        .queue_count = o->queue_count,
-                                        .promisc = o->promisc,
-                                        .count = o->count};
-}
-
-int fal_poller_queues(const struct fal_poller_options *options, struct fal_error *err) {
-    const struct fal_backend_ops *ops = find_backend(options->backend, err);
-    struct fal_backend_options wanted = backend_options(options);
-    return ops ? ops->queues(&wanted, err) : -1;
-}
-
-void fal_poller_close(struct fal_poller *p) {
-    if (!p)
-        return;
-    if (p->backend)
-        p->ops->close(p->backend);
-    for (uint32_t i = 0; i < FAL_MAX_SOCKETS; i++)
-        free(p->sockets[i].frame);
-    free_plan(p->plan);
-    free(p->free_frames);
-    free(p->references);
-    free(p->mine);
-    close(p->kick);
-    close(p->taken);
-    close(p->event);
-    pthread_mutex_destroy(&p->lock);
-    free(p);
-}
-
-struct fal_poller *fal_poller_open(const struct fal_poller_options *options,
-                                   const struct fal_segment *arena,
-                                   struct fal_poller_status *status, struct fal_poller_facts *facts,
-                                   struct fal_error *err) {
-    const struct fal_backend_ops *ops = find_backend(options->backend, err);
-    if (!ops)
-        return NULL;
-    const struct fal_arena *layout = (const struct fal_arena *)arena->address;
-    struct fal_poller *p = calloc(1, sizeof *p);
-    if (!p) {
-        fal_fail(err, ENOMEM, "no memory for the poller");
-        return NULL;
-    }
-    pthread_mutex_init(&p->lock, NULL);
-    p->ops = ops;
-    p->options = *options;
-    p->status = status;
-    p->arena = arena->address;
-    p->pool = (struct fal_pool){.frames = arena->address + layout->frames_offset,
-                                .frames_size = layout->frames * layout->frame_size,
-                                .frame_size = (uint32_t)layout->frame_size,
-                                .frame_count = (uint32_t)layout->frames};
-    p->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    p->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    p->taken = eventfd(0, EFD_CLOEXEC);
-    p->mine = calloc(1, sizeof *p->mine);
-    p->references = calloc(layout->frames, sizeof *p->references);
-    p->free_frames = calloc(layout->frames, sizeof *p->free_frames);
-    p->plan = calloc(1, sizeof *p->plan);
-    struct fal_backend_options wanted = backend_options(options);
-    if (p->kick < 0 || p->event < 0 || p->taken < 0 || !p->mine || !p->references ||
-        !p->free_frames || !p->plan)
-        fal_fail(err, errno, "cannot set up the poller: %s", strerror(errno));
-    else
-        p->backend = ops->open(&wanted, &p->pool, &p->facts, err);
-    if (!p->backend) {
-        fal_poller_close(p);
-        return NULL;
-    }
-    while (p->free_count < p->pool.frame_count) { /* frame 0 goes out first */
-        p->free_frames[p->free_count] = p->pool.frame_count - 1 - p->free_count;
-        p->free_count++;
-    }
-    facts->backend = ops->name;
-    memcpy(facts->mode, p->facts.mode, sizeof facts->mode);
-    facts->zero_copy = p->facts.zero_copy;
-    facts->queue_count = p->facts.queue_count;
-    facts->ifindex = p->facts.ifindex;
-    for (uint32_t i = 0; i < p->facts.queue_count; i++)
-        status->queue[i].id = p->mine->queue[i].id = p->facts.queue[i];
-    status->queues = p->facts.queue_count;
-    refill(p); /* before the first packet can come */
-    return p;
 }

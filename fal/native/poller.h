@@ -1,9 +1,9 @@
-/* The poller: the one place where backend, fan-out and rings meet.
+/* The pollers of a device: the one place where backend, fan-out and rings meet.
  *
- * Two threads use it.  The polling thread is inside fal_poller_run for its whole life and owns the
- * backend, the frames, the rings and the counters.  The control thread calls everything else; it
- * changes what the poller does only by fal_poller_publish, which hands over an immutable plan and
- * returns when the poller has taken it in.
+ * Each poller is a thread that is inside fal_poller_run for its whole life; it owns its part of the
+ * backend, its frames, its rings and its counters, and shares none of them with another poller.
+ * One control thread calls everything else; it changes what the pollers do only by
+ * fal_device_publish, which hands an immutable plan to each and returns when all have taken it in.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef FAL_POLLER_H
 #define FAL_POLLER_H
@@ -17,12 +17,12 @@
 
 enum fal_idle { FAL_IDLE_SPIN = 0, FAL_IDLE_ADAPTIVE = 1, FAL_IDLE_SLEEP = 2 };
 
-/* Why the poller wrote its event descriptor; see fal_poller_events. */
-#define FAL_EVENT_BROKEN  1 /* some socket broke the rules: fal_poller_broken tells which */
-#define FAL_EVENT_DRAINED 2 /* the source is over and every ring is empty */
-#define FAL_EVENT_FAILED  4 /* fal_poller_run has returned with an error */
+/* Why a poller wrote the event descriptor; see fal_device_events. */
+#define FAL_EVENT_BROKEN  1 /* some socket broke the rules: fal_device_broken tells which */
+#define FAL_EVENT_DRAINED 2 /* the source is over and every ring is empty, of all pollers */
+#define FAL_EVENT_FAILED  4 /* a fal_poller_run has returned with an error */
 
-/* What the operator asked for; strings are his words, and must outlive the poller. */
+/* What the operator asked for; strings are his words, and must outlive the device. */
 struct fal_poller_options {
     const char *backend;
     const char *device;
@@ -32,7 +32,8 @@ struct fal_poller_options {
     uint32_t promisc;
     uint64_t count; /* the source ends after so many packets; 0: never */
     uint64_t hash_seed;
-    int32_t cpu; /* to run on; -1: wherever the kernel likes */
+    const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */
+    uint32_t pollers;
     uint32_t idle;
 };
 
@@ -62,46 +63,49 @@ struct fal_plan_member {
     uint32_t pid;
 };
 
+struct fal_device;
 struct fal_poller;
 
-/* How many queues the options come to, which the size of the pool depends on; -1 and *err. */
-int fal_poller_queues(const struct fal_poller_options *options, struct fal_error *err);
-/* Opens the device, with the frames of `arena`; counters go to `status`.  NULL and *err. */
-struct fal_poller *fal_poller_open(const struct fal_poller_options *options,
-                                   const struct fal_segment *arena,
+/* How many queues the options come to, which the size of the pools depends on; -1 and *err. */
+int fal_device_queues(const struct fal_poller_options *options, struct fal_error *err);
+/* Opens the device, with an arena and a status for each poller.  NULL and *err. */
+struct fal_device *fal_device_open(const struct fal_poller_options *options,
+                                   const struct fal_segment *arenas,
                                    struct fal_poller_status *status, struct fal_poller_facts *facts,
                                    struct fal_error *err);
-void fal_poller_close(struct fal_poller *p);
+/* Once no poller runs. */
+void fal_device_close(struct fal_device *d);
 
-/* The polling thread.  0 when told to stop; -1 and *err when the device is gone. */
+/* A polling thread.  0 when told to stop; -1 and *err when the device is gone. */
+struct fal_poller *fal_device_poller(struct fal_device *d, uint32_t index);
 int fal_poller_run(struct fal_poller *p, struct fal_error *err);
-void fal_poller_stop(struct fal_poller *p);
+void fal_device_stop(struct fal_device *d);
 
 /* Lets the source begin: nothing is received before. */
-void fal_poller_begin(struct fal_poller *p);
+void fal_device_begin(struct fal_device *d);
 
-/* A socket's ring, at that offset in the arena; `cursors` is its cursor page, wake the descriptor
- * that wakes its worker.  It takes part from the plan that first names it until one that does not.
- */
-int fal_poller_ring(struct fal_poller *p, uint32_t socket, uint64_t offset, uint32_t capacity,
+/* A socket's rings, one a poller, each at that offset in its arena; `cursors` is its cursor page,
+ * wake the descriptor that wakes its worker.  It takes part from the plan that first names it until
+ * one that does not. */
+int fal_device_ring(struct fal_device *d, uint32_t socket, uint64_t offset, uint32_t capacity,
                     const struct fal_segment *cursors, int wake, struct fal_error *err);
 
-/* Replaces the plan and waits until the poller has taken it in: then sockets that it does not name
- * are gone (frames taken back, books closed) and theirs may be freed. */
-int fal_poller_publish(struct fal_poller *p, const struct fal_plan_group *groups,
+/* Replaces the plan and waits until all pollers have taken it in: then sockets that it does not
+ * name are gone (frames taken back, books closed) and theirs may be freed. */
+int fal_device_publish(struct fal_device *d, const struct fal_plan_group *groups,
                        uint32_t group_count, const struct fal_plan_member *members,
                        struct fal_error *err);
 
 /* Records of the status that are free for the next plan, and how many memberships of a socket still
  * have a record (one that it left keeps it until its last packet is read).  -1: none is free. */
-int fal_poller_free_group(struct fal_poller *p);
-int fal_poller_free_member(struct fal_poller *p);
-uint32_t fal_poller_memberships(struct fal_poller *p, uint32_t socket);
+int fal_device_free_group(struct fal_device *d);
+int fal_device_free_member(struct fal_device *d);
+uint32_t fal_device_memberships(struct fal_device *d, uint32_t socket);
 
 /* Readable when there are events; reading them (FAL_EVENT_… or'ed) clears it. */
-int fal_poller_event_fd(struct fal_poller *p);
-uint32_t fal_poller_events(struct fal_poller *p);
+int fal_device_event_fd(struct fal_device *d);
+uint32_t fal_device_events(struct fal_device *d);
 /* 1 if that socket broke the rules (an impossible cursor): it gets nothing any more. */
-int fal_poller_broken(struct fal_poller *p, uint32_t socket);
+int fal_device_broken(struct fal_device *d, uint32_t socket);
 
 #endif

@@ -1,4 +1,4 @@
-/* Joining and leaving by the thousands while packets flow: the poller with the null backend, a
+/* Joining and leaving by the thousands while packets flow: two pollers with the null backend, a
  * control thread that publishes plans at random, and workers that read through their cursors.  No
  * frame changes while it is held, each member's packets come in order, every frame comes back, and
  * the books balance.  TSan watches all of it: the plan's handing over, the taking back of a ring,
@@ -15,6 +15,7 @@
 #include "poller.h"
 #include "ring.h"
 
+#define POLLERS 2
 #define SOCKETS 8
 #define GROUPS  4 /* 0 by hash, the others by lb */
 #define RING    64
@@ -30,7 +31,7 @@ enum state { FREE, READING, PAUSING, PAUSED, QUITTING };
 
 struct worker {
     uint32_t state, seen; /* packets that it has seen */
-    struct fal_consumer ring;
+    struct fal_consumer ring[POLLERS];
     struct fal_cursor_page page;
     struct fal_segment cursors;
     int wake[2];
@@ -42,10 +43,10 @@ struct worker {
 };
 
 static struct worker worker[SOCKETS];
-static const uint8_t *frames;
+static const uint8_t *frames[POLLERS];
 static struct { uint32_t members, record; } group[GROUPS];
-static struct fal_poller *poller;
-static struct fal_segment arena;
+static struct fal_device *device;
+static struct fal_segment arena[POLLERS];
 static struct fal_poller_status *books;
 
 static uint32_t below(uint32_t *random, uint32_t n) {
@@ -53,20 +54,22 @@ static uint32_t below(uint32_t *random, uint32_t n) {
     return (*random >> 8) % n;
 }
 
-static uint64_t number_of(const struct fal_desc *d) {
+static uint64_t number_of(uint32_t poller, const struct fal_desc *d) {
     uint64_t number;
-    memcpy(&number, frames + d->offset + PAYLOAD, sizeof number);
+    memcpy(&number, frames[poller] + d->offset + PAYLOAD, sizeof number);
     return number;
 }
 
 /* ---- a worker -------------------------------------------------------------------------------- */
 
-static void read_some(struct worker *w, uint32_t *random, uint64_t *next) {
+static void read_some(struct worker *w, uint32_t *random, uint64_t *all_next) {
     const struct fal_desc *d;
     uint64_t number[RING];
-    uint32_t n = fal_consumer_peek(&w->ring, 1 + below(random, RING), &d);
+    uint32_t p = below(random, POLLERS);
+    uint64_t *next = &all_next[p];
+    uint32_t n = fal_consumer_peek(&w->ring[p], 1 + below(random, RING), &d);
     for (uint32_t i = 0; i < n; i++) {
-        number[i] = number_of(&d[i]);
+        number[i] = number_of(p, &d[i]);
         CHECK(number[i] >= *next); /* in order, and none twice */
         *next = number[i] + 1;
         CHECK(d[i].len == 60 && d[i].caplen == 60);
@@ -74,28 +77,28 @@ static void read_some(struct worker *w, uint32_t *random, uint64_t *next) {
     if (!n || below(random, 4) == 0)
         sched_yield();
     for (uint32_t i = 0; i < n; i++) /* held until now */
-        CHECK(number_of(&d[i]) == number[i]);
+        CHECK(number_of(p, &d[i]) == number[i]);
     uint32_t back = n ? below(random, n + 1) : 0;
     if (back < n)
         *next = number[back];
     if (back)
-        fal_consumer_release(&w->ring, back);
+        fal_consumer_release(&w->ring[p], back);
     fal_store_relaxed(&w->seen, fal_load_relaxed(&w->seen) + back);
 }
 
 static void *work(void *arg) {
     struct worker *w = arg;
     uint32_t random = (uint32_t)(w - worker) + 100;
-    uint64_t next = 0;
+    uint64_t next[POLLERS] = {0};
     for (;;) {
         switch (fal_load_acquire(&w->state)) {
         case QUITTING:
             return NULL;
         case READING:
-            read_some(w, &random, &next);
+            read_some(w, &random, next);
             break;
         case PAUSING:
-            next = 0;
+            memset(next, 0, sizeof next);
             fal_store_release(&w->state, PAUSED);
             break;
         default:
@@ -132,8 +135,10 @@ static void check_books(const struct fal_poller_status *s) {
 static void check_books_now(void) {
 #ifndef __SANITIZE_THREAD__
     static struct fal_poller_status copy;
-    CHECK(fal_status_copy(books, &copy) == 0);
-    check_books(&copy);
+    for (uint32_t p = 0; p < POLLERS; p++) {
+        CHECK(fal_status_copy(&books[p], &copy) == 0);
+        check_books(&copy);
+    }
 #endif
 }
 
@@ -146,11 +151,11 @@ static void publish(struct worker *entering) {
     struct fal_plan_member members[SOCKETS];
     uint32_t groups = 0, n = 0;
     if (entering) {
-        int record = fal_poller_free_member(poller);
+        int record = fal_device_free_member(device);
         CHECK(record >= 0);
         entering->record = (uint32_t)record;
         if (group[entering->group].members++ == 0) {
-            CHECK((record = fal_poller_free_group(poller)) >= 0);
+            CHECK((record = fal_device_free_group(device)) >= 0);
             group[entering->group].record = (uint32_t)record;
         }
     }
@@ -170,7 +175,7 @@ static void publish(struct worker *entering) {
                                                       .started = part[1],
                                                       .admitted = part[0]};
     }
-    CHECK(fal_poller_publish(poller, about, groups, members, &err) == 0);
+    CHECK(fal_device_publish(device, about, groups, members, &err) == 0);
 }
 
 /* Seldom the one whose table takes TSan 10 ms to build. */
@@ -181,16 +186,18 @@ static uint32_t some_group(uint32_t *random) {
 static void open_worker(struct worker *w, uint32_t *random) {
     struct fal_error err;
     uint32_t i = (uint32_t)(w - worker);
-    const struct fal_arena *layout = (const struct fal_arena *)arena.address;
+    const struct fal_arena *layout = (const struct fal_arena *)arena[0].address;
     uint64_t offset =
         layout->rings_offset + i * (sizeof(struct fal_ring) + RING * sizeof(struct fal_desc));
-    struct fal_ring *ring = (struct fal_ring *)(arena.address + offset);
     memset(&w->page, 0, sizeof w->page);
-    CHECK(fal_poller_ring(poller, i + 1, offset, RING, &w->cursors, w->wake[0], &err) == 0);
-    w->ring = (struct fal_consumer){.slots = (struct fal_desc *)(ring + 1),
-                                    .producer = &ring->producer,
-                                    .consumer = &w->page.cursor[0].consumer,
-                                    .mask = RING - 1};
+    CHECK(fal_device_ring(device, i + 1, offset, RING, &w->cursors, w->wake[0], &err) == 0);
+    for (uint32_t p = 0; p < POLLERS; p++) {
+        struct fal_ring *ring = (struct fal_ring *)(arena[p].address + offset);
+        w->ring[p] = (struct fal_consumer){.slots = (struct fal_desc *)(ring + 1),
+                                           .producer = &ring->producer,
+                                           .consumer = &w->page.cursor[p].consumer,
+                                           .mask = RING - 1};
+    }
     w->open = true;
     w->started = below(random, 2);
     w->group = some_group(random);
@@ -212,7 +219,7 @@ static void close_worker(struct worker *w) {
 /* Its packets from the group before may lie in the ring unread, and are read later. */
 static void move_worker(struct worker *w, uint32_t to) {
     uint32_t socket = (uint32_t)(w - worker) + 1;
-    if (fal_poller_memberships(poller, socket) >= FAL_SOCKET_MEMBERSHIPS)
+    if (fal_device_memberships(device, socket) >= FAL_SOCKET_MEMBERSHIPS)
         return;
     group[w->group].members--;
     w->group = to;
@@ -244,77 +251,94 @@ static void shuffle(uint32_t plans) {
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static uint32_t held(void) {
+static uint32_t held(uint32_t poller) {
     bool seen[1 << 16] = {false};
     uint32_t n = 0;
-    const struct fal_arena *layout = (const struct fal_arena *)arena.address;
+    const struct fal_arena *layout = (const struct fal_arena *)arena[poller].address;
     CHECK(layout->frames <= 1 << 16);
-    for (uint32_t i = 0; i < SOCKETS; i++)
-        for (uint32_t k = worker[i].ring.next; worker[i].open && k != *worker[i].ring.producer;
-             k++) {
-            uint64_t frame = worker[i].ring.slots[k & (RING - 1)].offset / layout->frame_size;
+    for (uint32_t i = 0; i < SOCKETS; i++) {
+        const struct fal_consumer *ring = &worker[i].ring[poller];
+        for (uint32_t k = ring->next; worker[i].open && k != *ring->producer; k++) {
+            uint64_t frame = ring->slots[k & (RING - 1)].offset / layout->frame_size;
             n += !seen[frame];
             seen[frame] = true;
         }
+    }
     return n;
 }
 
-static void *poll_all(void *arg) {
+static void *poll_all(void *poller) {
     struct fal_error err;
     CHECK(fal_poller_run(poller, &err) == 0);
-    return arg;
+    return NULL;
 }
 
 int main(void) {
     struct fal_error err;
     struct fal_poller_facts facts;
-    struct fal_poller_options options = {
-        .backend = "null", .device = "null", .mode = "auto", .cpu = -1, .idle = FAL_IDLE_ADAPTIVE};
-    pthread_t thread;
-    CHECK(fal_arena_create(2 * FAL_BURST + SOCKETS * RING, 2048,
-                           SOCKETS * (RING + sizeof(struct fal_ring) / sizeof(struct fal_desc)),
-                           FAL_HUGEPAGES_OFF, &arena, &err) == 0);
-    const struct fal_arena *layout = (const struct fal_arena *)arena.address;
-    frames = arena.address + layout->frames_offset;
-    books = calloc(1, sizeof *books);
-    poller = fal_poller_open(&options, &arena, books, &facts, &err);
-    CHECK(poller);
+    const int32_t anywhere[POLLERS] = {-1, -1};
+    struct fal_poller_options options = {.backend = "null",
+                                         .device = "null",
+                                         .mode = "auto",
+                                         .cpus = anywhere,
+                                         .pollers = POLLERS,
+                                         .idle = FAL_IDLE_ADAPTIVE};
+    pthread_t thread[POLLERS];
+    uint64_t all[POLLERS]; /* frames */
+    for (uint32_t p = 0; p < POLLERS; p++) {
+        CHECK(fal_arena_create(2 * FAL_BURST + SOCKETS * RING, 2048,
+                               SOCKETS * (RING + sizeof(struct fal_ring) / sizeof(struct fal_desc)),
+                               FAL_HUGEPAGES_OFF, &arena[p], &err) == 0);
+        const struct fal_arena *layout = (const struct fal_arena *)arena[p].address;
+        frames[p] = arena[p].address + layout->frames_offset;
+        all[p] = layout->frames;
+    }
+    books = calloc(POLLERS, sizeof *books);
+    device = fal_device_open(&options, arena, books, &facts, &err);
+    CHECK(device);
     for (uint32_t i = 0; i < SOCKETS; i++) {
         struct worker *w = &worker[i];
         w->cursors = (struct fal_segment){.address = (uint8_t *)&w->page, .size = sizeof w->page};
         CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, w->wake) == 0);
         CHECK(pthread_create(&w->thread, NULL, work, w) == 0);
     }
-    CHECK(pthread_create(&thread, NULL, poll_all, NULL) == 0);
-    fal_poller_begin(poller);
+    for (uint32_t p = 0; p < POLLERS; p++)
+        CHECK(pthread_create(&thread[p], NULL, poll_all, fal_device_poller(device, p)) == 0);
+    fal_device_begin(device);
     shuffle(PLANS);
-    fal_poller_stop(poller);
-    shuffle(PLANS / 20); /* some of it after the polling thread has ended */
-    CHECK(pthread_join(thread, NULL) == 0);
+    fal_device_stop(device);
+    shuffle(PLANS / 20); /* some of it after the polling threads have ended */
+    for (uint32_t p = 0; p < POLLERS; p++)
+        CHECK(pthread_join(thread[p], NULL) == 0);
     for (uint32_t i = 0; i < SOCKETS; i++) {
         fal_store_release(&worker[i].state, QUITTING);
         CHECK(pthread_join(worker[i].thread, NULL) == 0);
     }
-    /* The polling thread is gone, so a plan is taken in by this one: what was read is booked. */
+    /* The polling threads are gone, so a plan is taken in by this one: what was read is booked. */
     publish(NULL);
-    check_books(books);
-    CHECK(books->received > PLANS);
-    CHECK(books->frames_free == layout->frames - FAL_BURST - held());
+    for (uint32_t p = 0; p < POLLERS; p++) {
+        check_books(&books[p]);
+        CHECK(books[p].received > PLANS / POLLERS);
+        CHECK(books[p].frames_free == all[p] - FAL_BURST - held(p));
+    }
     for (uint32_t i = 0; i < SOCKETS; i++)
         if (worker[i].open) {
             worker[i].open = false;
             group[worker[i].group].members--;
             publish(NULL);
         }
-    check_books(books);
-    for (uint32_t i = 0; i < FAL_MAX_MEMBERS; i++)
-        CHECK(!books->member[i].socket);
-    for (uint32_t g = 0; g < FAL_GROUP_RECORDS; g++)
-        CHECK(!books->group[g].live);
-    CHECK(books->frames_free == layout->frames - FAL_BURST); /* which the backend holds */
+    for (uint32_t p = 0; p < POLLERS; p++) {
+        check_books(&books[p]);
+        for (uint32_t i = 0; i < FAL_MAX_MEMBERS; i++)
+            CHECK(!books[p].member[i].socket);
+        for (uint32_t g = 0; g < FAL_GROUP_RECORDS; g++)
+            CHECK(!books[p].group[g].live);
+        CHECK(books[p].frames_free == all[p] - FAL_BURST); /* which the backend holds */
+    }
 
-    fal_poller_close(poller);
-    fal_segment_free(&arena);
+    fal_device_close(device);
+    for (uint32_t p = 0; p < POLLERS; p++)
+        fal_segment_free(&arena[p]);
     for (uint32_t i = 0; i < SOCKETS; i++) {
         close(worker[i].wake[0]);
         close(worker[i].wake[1]);

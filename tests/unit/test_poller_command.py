@@ -72,7 +72,7 @@ def fails(code, *words, message=()):
         (["x", "--queues", "0-64"], "64"),
         (["x", "--queues", "0-99999999999999999999"], "'0-99999999999999999999'"),
         (["x", "--queues", "99999999999"], "'99999999999'"),
-        (["x", "--cpus", "0,1"], "one CPU for now"),
+        (["x", "--cpus", "0,0"], "twice"),
         (["x", "--cpus", "9999"], "CPU 9999"),
         (["x", "--cpus", "-1"], "--cpus"),
         (["x", "--frames", "0"], "'0'"),
@@ -132,7 +132,8 @@ def test_examples_of_the_help_are_right():
     assert len(lines) >= 4
     for line in lines:
         if "null" not in line:
-            words = line.replace("eth0", "nosuchdev0").replace("--cpus 2", "--cpus 0")
+            words = line.replace("eth0", "nosuchdev0")
+            words = words.replace("--cpus 2,3", "--cpus 0").replace("--cpus 2", "--cpus 0")
             fails(1, *words.split(), message="nosuchdev0")
         else:
             process = Poller(*line.split(), env=dict(os.environ)).wait_ready()
@@ -326,6 +327,42 @@ def test_cpus(start_poller):
     assert cpus[0] == str(max(os.sched_getaffinity(0)))
     if len(os.sched_getaffinity(0)) > 1:
         assert len(set(cpus)) == 2
+
+
+def test_several_pollers(start_poller):
+    """Each on its CPU, with a part of the packets; a worker has a ring of each."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    count = 5001  # odd: the parts differ
+    words = ("--wait", "2", "--count", str(count), "--cpus", ",".join(map(str, cpus)))
+    poller = start_poller("x", *NULL, *words)
+    assert poller.ready["queues"] == str(len(cpus))
+    with fal.open(poller.device) as s, fal.open(poller.device, group=1, ring=16384) as late:
+        assert lib.fal_rings(s._handle) == len(cpus)
+        got, rings = [], set()
+        while len(got) < count:
+            batch = s.recv_batch(timeout=5)
+            rings.add(s._next.ring)
+            assert {s._next.ring} == set(batch.meta["queue"].tolist())
+            got += map(number, batch)
+        assert rings == set(range(len(cpus)))
+        assert sorted(got) == list(range(count))
+        report = poller.look()
+        assert_books(report)
+        assert report["sockets"][0]["dropped"] == 0
+        assert [c["cpu"] for c in report["cpus"]] == cpus
+        assert [c["received"] for c in report["cpus"]] == [2501, 2500][: len(cpus)]
+        assert report["frames_free"] < report["frames"]
+        s.recv_batch(timeout=0)  # which gives the last batch back
+        assert poller.process.poll() is None  # one ring of each poller is unread
+        assert sum(map(len, late.batches())) == count
+    assert poller.wait() == 0
+
+
+def test_more_pollers_than_queues(make_veth, start_poller):
+    veth = make_veth()
+    line = start_poller(veth.device, "--cpus", "0,1", namespace=veth.inside, ready=False).refused()
+    assert f"2 CPUs for 1 queue of {veth.device}" in line
+    assert "--cpus" in line
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ POLLER = {
         "backend",
         "mode",
         "zero_copy",
+        "cpus",
         "hash_seed",
         "page_size",
         "frames",

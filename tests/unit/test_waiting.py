@@ -32,14 +32,16 @@ SENDER = """
 import os, random, socket, sys, time
 number, least, most = int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
 s, acks = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
-frame = bytes.fromhex(sys.argv[6])
+frames = [bytearray.fromhex(sys.argv[6]) for _ in range(16)]
+for port, frame in enumerate(frames):  # flows, so that all queues of the device get some
+    frame[35] = port
 os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
 random.seed(1)
 sent = 0
 while sent < number:
     burst = min(random.choice([1, 1, 1, 2, 3]), number - sent)
     for _ in range(burst):
-        s.send(frame)
+        s.send(random.choice(frames))
     while burst:
         n = len(acks.recv(burst))
         burst, sent = burst - n, sent + n
@@ -126,11 +128,15 @@ def packets(s, way, wanted, acknowledge):
 
 @pytest.mark.parametrize("idle", ["adaptive", "sleep"])
 @pytest.mark.parametrize("way", ["blocking", *WAYS])
-def test_no_wake_up_is_lost(make_veth, start_poller, way, idle):
-    veth = make_veth()
-    poller = start_poller(veth.device, "--idle", idle, namespace=veth.inside)
+@pytest.mark.parametrize("pollers", [1, 2])
+def test_no_wake_up_is_lost(make_veth, start_poller, way, idle, pollers):
+    """Also with the rings of several pollers behind one descriptor."""
+    veth = make_veth(queues=pollers)
+    words = ("--idle", idle, "--cpus", ",".join(map(str, CPUS[:pollers])))
+    poller = start_poller(veth.device, *words, namespace=veth.inside)
     with fal.open(poller.device) as s, trickle(veth, 3000) as acknowledge:
         assert packets(s, way, 3000, acknowledge) == 3000
+        assert all(cpu["received"] for cpu in poller.look()["cpus"])
 
 
 def test_asyncio(make_veth, start_poller):

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import pytest
 from support import Poller, Veth
 
 MODES = ("generic", "native")
-WAYS = list(product(MODES, (1, 4)))
+WAYS = [(mode, queues, pollers) for mode in MODES for queues, pollers in ((1, 1), (4, 1), (4, 2))]
 
 
-@pytest.fixture(params=WAYS, ids=[f"{mode}-{queues}" for mode, queues in WAYS])
+@pytest.fixture(params=WAYS, ids=["-".join(map(str, way)) for way in WAYS])
 def served(
     request: pytest.FixtureRequest,
     make_veth: Callable[..., Veth],
     start_poller: Callable[..., Poller],
 ) -> tuple[Veth, Poller]:
-    mode, queues = request.param
+    mode, queues, pollers = request.param
     veth = make_veth(queues=queues)
-    poller = start_poller(veth.device, "--mode", mode, namespace=veth.inside)
+    cpus = ("--cpus", ",".join(map(str, range(pollers))))
+    poller = start_poller(veth.device, "--mode", mode, *cpus, namespace=veth.inside)
     assert (poller.ready["mode"], poller.ready["queues"]) == (mode, str(queues))
     return veth, poller

@@ -61,9 +61,9 @@ def test_hash_is_symmetric_and_groups_are_independent(served):
 
         members = [[frame for _, frame in received(s)] for s in shared]
         assert Counter(chain(*members)) == Counter(frames)
-        assert max(map(len, members)) - min(map(len, members)) <= 1
-
         report = eventually(lambda: quiet(poller))
+        turns = len(report["cpus"])  # each poller takes turns of its own
+        assert max(map(len, members)) - min(map(len, members)) <= turns
         assert_books(report)
         assert report["link_received"] == len(frames)
         for g, sockets in zip(report["groups"], (hashed, shared), strict=True):
@@ -159,7 +159,10 @@ def test_turns_go_on_when_members_come(make_veth, start_poller):
             assert got == [n % len(members)]
 
 
-@pytest.mark.parametrize("served", [("generic", 1), ("native", 4)], indirect=True)
+THREE = [("generic", 1, 1), ("native", 4, 1), ("native", 4, 2)]
+
+
+@pytest.mark.parametrize("served", THREE, indirect=True)
 def test_join_and_leave_under_traffic(served, runtime, tmp_path):
     veth, poller = served
     segment = status.open_existing(runtime, poller.name)
@@ -184,6 +187,9 @@ def test_join_and_leave_under_traffic(served, runtime, tmp_path):
 
         def leave(m):
             """Leave the group, and read on until its last packet must have come."""
+            if segment.view.pollers > 1:  # in two rings, the last of the group's are not together
+                close(m)
+                return
             m.socket.leave()
             assert m.socket.member is None
             last = traffic.sent

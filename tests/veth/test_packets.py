@@ -83,7 +83,8 @@ def test_bytes_order_once(served):
         assert all(flows)
         assert not flows[0] & flows[1]
         shares = [len(got) for got in groups[2]]
-        assert max(shares) - min(shares) <= 1
+        turns = len(poller.look()["cpus"])  # each poller takes turns of its own
+        assert max(shares) - min(shares) <= turns
 
         for got in (got for members in groups for got in members):
             for meta, frame in got:

@@ -1,7 +1,7 @@
 /* AF_XDP: the kernel puts packets straight into the pool, one socket for each queue of a device.
  *
- * The pool is registered once (UMEM), by the first socket; the others share it.  Each socket has
- * two rings of its own that matter, in memory which the kernel shares with us:
+ * Each poller's pool is registered (UMEM) by the first of its sockets; its others share it.  Each
+ * socket has two rings of its own that matter, in memory which the kernel shares with us:
  *
  *     fill    we produce the addresses of empty frames         the kernel consumes
  *     rx      the kernel produces descriptors of full frames   we consume
@@ -65,18 +65,25 @@ struct queue {
     struct ring rx;
 };
 
-struct af_xdp {
+/* What one poller has of the device. */
+struct part {
     struct fal_pool pool;
-    struct fal_xdp_program program;
-    uint32_t ifindex;
+    const struct fal_xdp_program *program;
     uint32_t frame_shift;
-    int promisc;          /* a packet socket that asks for it; -1: none */
     int gone;             /* an errno: the device is no more */
     int64_t clock_offset; /* from the stamps' clock to the wall's */
     uint32_t wanted;      /* sum of FAL_BACKEND_HOLD - held */
     uint32_t first;       /* the queue to look at first: in turn */
     uint32_t queue_count;
     struct queue queue[FAL_MAX_QUEUES];
+};
+
+struct af_xdp {
+    struct fal_xdp_program program;
+    uint32_t ifindex;
+    int promisc; /* a packet socket that asks for it; -1: none */
+    uint32_t parts;
+    struct part part[];
 };
 
 static void pause_50ms(void) {
@@ -255,16 +262,17 @@ static void close_socket(struct queue *q) {
 }
 
 static void close_sockets(struct af_xdp *x) {
-    for (uint32_t i = x->queue_count; i-- > 0;) /* the first holds the UMEM that all share */
-        close_socket(&x->queue[i]);
+    for (struct part *p = x->part; p < x->part + x->parts; p++)
+        for (uint32_t i = p->queue_count; i-- > 0;) /* the first holds the UMEM that all share */
+            close_socket(&p->queue[i]);
 }
 
 /* The kernel pins the pool's pages and counts them as locked memory, huge pages too. */
-static int register_pool(struct af_xdp *x, struct fal_error *err) {
+static int register_pool(const struct part *p, struct fal_error *err) {
     const struct xdp_umem_reg reg = {
-        .addr = (uintptr_t)x->pool.frames,
-        .len = (uint64_t)x->pool.frame_count * x->pool.frame_size,
-        .chunk_size = x->pool.frame_size,
+        .addr = (uintptr_t)p->pool.frames,
+        .len = (uint64_t)p->pool.frame_count * p->pool.frame_size,
+        .chunk_size = p->pool.frame_size,
     };
     struct rlimit limit;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
@@ -273,7 +281,7 @@ static int register_pool(struct af_xdp *x, struct fal_error *err) {
     }
     getrlimit(RLIMIT_MEMLOCK, &limit);
     for (int i = 0;; i++) {
-        if (setsockopt(x->queue[0].fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg) == 0)
+        if (setsockopt(p->queue[0].fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg) == 0)
             return 0;
         /* A pool of this user that was just closed may still be counted. */
         if (errno != ENOBUFS || reg.len > limit.rlim_cur || i == RETRIES)
@@ -294,13 +302,14 @@ static int register_pool(struct af_xdp *x, struct fal_error *err) {
     return fal_fail(err, errno, "the kernel refuses the pool: %s", strerror(errno));
 }
 
-static int bind_socket(const struct af_xdp *x, const struct queue *q, uint16_t flags) {
+static int bind_socket(const struct part *p, const struct queue *q, uint32_t ifindex,
+                       uint16_t flags) {
     struct sockaddr_xdp address = {
         .sxdp_family = AF_XDP,
         .sxdp_flags = flags,
-        .sxdp_ifindex = x->ifindex,
+        .sxdp_ifindex = ifindex,
         .sxdp_queue_id = q->id,
-        .sxdp_shared_umem_fd = flags & XDP_SHARED_UMEM ? (uint32_t)x->queue[0].fd : 0,
+        .sxdp_shared_umem_fd = flags & XDP_SHARED_UMEM ? (uint32_t)p->queue[0].fd : 0,
     };
     for (int i = 0;; i++) {
         if (bind(q->fd, (struct sockaddr *)&address, sizeof address) == 0)
@@ -334,21 +343,30 @@ static int bind_failed(const struct queue *q, const char *device, struct fal_err
                     device, strerror(errno));
 }
 
-/* All sockets: the mode that the first one gets holds for those that share its UMEM. */
-static int open_sockets(struct af_xdp *x, bool zero_copy, const char *device,
-                        struct fal_error *err) {
-    for (uint32_t i = 0; i < x->queue_count; i++) {
-        struct queue *q = &x->queue[i];
+/* A part's sockets: the mode that the first one gets holds for those that share its UMEM. */
+static int open_part(struct part *p, uint32_t ifindex, bool zero_copy, const char *device,
+                     struct fal_error *err) {
+    for (uint32_t i = 0; i < p->queue_count; i++) {
+        struct queue *q = &p->queue[i];
         if (make_socket(q) < 0)
             return bind_failed(q, device, err);
-        if (i == 0 && register_pool(x, err) < 0)
+        if (i == 0 && register_pool(p, err) < 0)
             return -1;
-        int bound = bind_socket(x, q, i ? XDP_SHARED_UMEM : zero_copy ? XDP_ZEROCOPY : XDP_COPY);
+        uint16_t flags = i ? XDP_SHARED_UMEM : zero_copy ? XDP_ZEROCOPY : XDP_COPY;
+        int bound = bind_socket(p, q, ifindex, flags);
         if (bound < 0 && i == 0 && zero_copy && errno != EBUSY)
-            bound = bind_socket(x, q, XDP_COPY); /* here at once: the pool is pinned already */
+            bound = bind_socket(p, q, ifindex, XDP_COPY); /* the pool is pinned already */
         if (bound < 0)
             return bind_failed(q, device, err);
     }
+    return 0;
+}
+
+static int open_sockets(struct af_xdp *x, bool zero_copy, const char *device,
+                        struct fal_error *err) {
+    for (struct part *p = x->part; p < x->part + x->parts; p++)
+        if (open_part(p, x->ifindex, zero_copy, device, err) < 0)
+            return -1;
     return 0;
 }
 
@@ -392,8 +410,8 @@ static int64_t measure_offset(clockid_t clock) {
 
 /* ---- the backend ----------------------------------------------------------------------------- */
 
-static void af_xdp_close(void *backend) {
-    struct af_xdp *x = backend;
+static void af_xdp_close(void *device) {
+    struct af_xdp *x = device;
     fal_xdp_detach(&x->program); /* first: from here on the host has its packets back */
     close_sockets(x);
     if (x->promisc >= 0)
@@ -407,8 +425,9 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
     if (strcmp(mode, "auto") != 0 && strcmp(mode, "native") != 0 && strcmp(mode, "generic") != 0)
         return fal_fail(err, EINVAL, "mode %.32s: auto, native or generic", mode);
     uint32_t slots = 0;
-    for (uint32_t i = 0; i < x->queue_count; i++)
-        slots = x->queue[i].id >= slots ? x->queue[i].id + 1 : slots;
+    for (struct part *p = x->part; p < x->part + x->parts; p++)
+        for (uint32_t i = 0; i < p->queue_count; i++)
+            slots = p->queue[i].id >= slots ? p->queue[i].id + 1 : slots;
 
     /* The program first: whether the driver takes it decides how sockets can be bound. */
     if (fal_xdp_attach(&x->program, device, d->ifindex, mode, slots, err) < 0)
@@ -427,55 +446,61 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
     return options->promisc ? be_promiscuous(x, device, err) : 0;
 }
 
-static void *af_xdp_open(const struct fal_backend_options *options, const struct fal_pool *pool,
-                         struct fal_backend_facts *facts, struct fal_error *err) {
+static void *af_xdp_open(const struct fal_backend_options *options, const struct fal_pool *pools,
+                         void **parts, struct fal_backend_facts *facts, struct fal_error *err) {
     struct device d;
     uint32_t chosen[FAL_MAX_QUEUES];
     int n;
     if (find_device(options->device, &d, err) < 0 ||
-        (n = choose_queues(options, &d, chosen, err)) < 0 || check_frames(&d, pool, err) < 0)
+        (n = choose_queues(options, &d, chosen, err)) < 0 || check_frames(&d, pools, err) < 0)
         return NULL;
-    struct af_xdp *x = calloc(1, sizeof *x);
+    struct af_xdp *x = calloc(1, sizeof *x + options->pollers * sizeof *x->part);
     if (!x) {
         fal_fail(err, ENOMEM, "no memory");
         return NULL;
     }
-    x->pool = *pool;
     x->ifindex = d.ifindex;
-    x->frame_shift = (uint32_t)__builtin_ctz(pool->frame_size);
     x->program.map = x->program.link = x->promisc = -1;
-    x->queue_count = (uint32_t)n;
-    x->wanted = x->queue_count * FAL_BACKEND_HOLD;
-    for (uint32_t i = 0; i < x->queue_count; i++)
-        x->queue[i] = (struct queue){.fd = -1, .id = chosen[i]};
+    x->parts = options->pollers;
+    for (uint32_t i = 0; i < x->parts; i++) {
+        x->part[i].pool = pools[i];
+        x->part[i].program = &x->program;
+        x->part[i].frame_shift = (uint32_t)__builtin_ctz(pools[i].frame_size);
+        parts[i] = &x->part[i];
+    }
+    for (uint32_t i = 0; i < (uint32_t)n; i++) {
+        struct part *p = &x->part[i % x->parts];
+        p->queue[p->queue_count++] = (struct queue){.fd = -1, .id = chosen[i]};
+        p->wanted += FAL_BACKEND_HOLD;
+    }
     if (open_all(x, options, &d, err) < 0) {
         af_xdp_close(x);
         return NULL;
     }
-    x->clock_offset = measure_offset(x->program.clock);
-
     struct xdp_options got = {0};
     socklen_t size = sizeof got;
-    getsockopt(x->queue[0].fd, SOL_XDP, XDP_OPTIONS, &got, &size);
+    getsockopt(x->part[0].queue[0].fd, SOL_XDP, XDP_OPTIONS, &got, &size);
     memset(facts, 0, sizeof *facts);
     strcpy(facts->mode, x->program.native ? "native" : "generic");
     facts->zero_copy = (got.flags & XDP_OPTIONS_ZEROCOPY) != 0;
-    facts->queue_count = x->queue_count;
-    memcpy(facts->queue, chosen, x->queue_count * sizeof *chosen);
+    facts->queue_count = (uint32_t)n;
+    memcpy(facts->queue, chosen, facts->queue_count * sizeof *chosen);
     facts->ifindex = x->ifindex;
+    for (uint32_t i = 0; i < x->parts; i++)
+        x->part[i].clock_offset = measure_offset(x->program.clock);
     return x;
 }
 
 /* One packet's descriptor.  The stamp is cleared once it is read: where the program could not leave
  * one the next time, this one must not be believed again. */
-static void describe(struct af_xdp *x, const struct xdp_desc *from, uint32_t queue, uint64_t *clock,
+static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue, uint64_t *clock,
                      struct fal_desc *to) {
     uint64_t stamp, none = 0;
-    uint8_t *at = x->pool.frames + from->addr - FAL_XDP_STAMP;
+    uint8_t *at = p->pool.frames + from->addr - FAL_XDP_STAMP;
     memcpy(&stamp, at, sizeof stamp);
     if (stamp) {
         memcpy(at, &none, sizeof none);
-        to->ts_ns = stamp + (uint64_t)x->clock_offset;
+        to->ts_ns = stamp + (uint64_t)p->clock_offset;
     } else {
         if (!*clock)
             *clock = (uint64_t)now(CLOCK_REALTIME);
@@ -488,109 +513,109 @@ static void describe(struct af_xdp *x, const struct xdp_desc *from, uint32_t que
     to->queue = (uint16_t)queue;
 }
 
-static uint32_t receive(struct af_xdp *x, struct queue *q, struct fal_desc *packets,
-                        uint32_t *frame, uint32_t max, uint64_t *clock) {
+static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packets, uint32_t *frame,
+                        uint32_t max, uint64_t *clock) {
     const struct xdp_desc *slots = q->rx.slots;
     uint32_t n = __atomic_load_n(q->rx.producer, __ATOMIC_ACQUIRE) - q->rx.next;
     n = n < max ? n : max;
     if (n == 0)
         return 0;
     for (uint32_t i = 0; i < n; i++) /* the stamps, written by the CPU that received */
-        __builtin_prefetch(x->pool.frames + slots[(q->rx.next + i) & q->rx.mask].addr - 8, 1);
+        __builtin_prefetch(p->pool.frames + slots[(q->rx.next + i) & q->rx.mask].addr - 8, 1);
     for (uint32_t i = 0; i < n; i++) {
         const struct xdp_desc *from = &slots[(q->rx.next + i) & q->rx.mask];
-        describe(x, from, q->id, clock, &packets[i]);
-        frame[i] = (uint32_t)(from->addr >> x->frame_shift);
+        describe(p, from, q->id, clock, &packets[i]);
+        frame[i] = (uint32_t)(from->addr >> p->frame_shift);
     }
     q->rx.next += n;
     __atomic_store_n(q->rx.consumer, q->rx.next, __ATOMIC_RELEASE);
     q->held -= n;
-    x->wanted += n;
+    p->wanted += n;
     return n;
 }
 
-static int af_xdp_rx_burst(void *backend, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
-    struct af_xdp *x = backend;
+static int af_xdp_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
+    struct part *p = part;
     uint64_t clock = 0;
-    uint32_t n = 0, at = x->first;
-    for (uint32_t i = 0; i < x->queue_count && n < max; i++) {
-        n += receive(x, &x->queue[at], packets + n, frame + n, max - n, &clock);
-        at = at + 1 < x->queue_count ? at + 1 : 0;
+    uint32_t n = 0, at = p->first;
+    for (uint32_t i = 0; i < p->queue_count && n < max; i++) {
+        n += receive(p, &p->queue[at], packets + n, frame + n, max - n, &clock);
+        at = at + 1 < p->queue_count ? at + 1 : 0;
     }
     /* After a full burst the next begins with the queue after the one that filled it, so that a
      * flood on one queue costs the others no turn. */
     if (n == max)
-        x->first = at;
-    if (n == 0 && x->gone) {
-        errno = x->gone;
+        p->first = at;
+    if (n == 0 && p->gone) {
+        errno = p->gone;
         return -1;
     }
     return (int)n;
 }
 
-static uint32_t af_xdp_wants(void *backend) {
-    return ((struct af_xdp *)backend)->wanted;
+static uint32_t af_xdp_wants(void *part) {
+    return ((struct part *)part)->wanted;
 }
 
-static uint32_t fill(struct af_xdp *x, struct queue *q, const uint32_t *frame, uint32_t n) {
+static uint32_t fill(struct part *p, struct queue *q, const uint32_t *frame, uint32_t n) {
     uint32_t room = FAL_BACKEND_HOLD - q->held;
     n = n < room ? n : room;
     if (n == 0)
         return 0;
     uint64_t *slots = q->fill.slots;
     for (uint32_t i = 0; i < n; i++)
-        slots[(q->fill.next + i) & q->fill.mask] = (uint64_t)frame[i] << x->frame_shift;
+        slots[(q->fill.next + i) & q->fill.mask] = (uint64_t)frame[i] << p->frame_shift;
     q->fill.next += n;
     __atomic_store_n(q->fill.producer, q->fill.next, __ATOMIC_RELEASE);
     q->held += n;
-    x->wanted -= n;
+    p->wanted -= n;
     /* Only now, so that before there are frames the host gets the packets, instead of nobody. */
     if (!q->given) {
-        if (fal_xdp_give(&x->program, q->id, q->fd) < 0)
-            x->gone = errno;
+        if (fal_xdp_give(p->program, q->id, q->fd) < 0)
+            p->gone = errno;
         q->given = true;
     }
     return n;
 }
 
 /* Equal shares, until all are gone: whatever another queue has, none starves. */
-static void af_xdp_refill(void *backend, const uint32_t *frame, uint32_t n) {
-    struct af_xdp *x = backend;
-    while (n > 0 && x->wanted > 0) {
-        uint32_t share = (n + x->queue_count - 1) / x->queue_count;
-        for (uint32_t i = 0; i < x->queue_count && n > 0; i++) {
-            uint32_t taken = fill(x, &x->queue[i], frame, share < n ? share : n);
+static void af_xdp_refill(void *part, const uint32_t *frame, uint32_t n) {
+    struct part *p = part;
+    while (n > 0 && p->wanted > 0) {
+        uint32_t share = (n + p->queue_count - 1) / p->queue_count;
+        for (uint32_t i = 0; i < p->queue_count && n > 0; i++) {
+            uint32_t taken = fill(p, &p->queue[i], frame, share < n ? share : n);
             frame += taken;
             n -= taken;
         }
     }
 }
 
-static uint32_t af_xdp_wait(void *backend, struct pollfd *fds, uint32_t max) {
-    const struct af_xdp *x = backend;
-    uint32_t n = x->queue_count < max ? x->queue_count : max;
+static uint32_t af_xdp_wait(void *part, struct pollfd *fds, uint32_t max) {
+    const struct part *p = part;
+    uint32_t n = p->queue_count < max ? p->queue_count : max;
     for (uint32_t i = 0; i < n; i++)
-        fds[i] = (struct pollfd){.fd = x->queue[i].fd, .events = POLLIN};
+        fds[i] = (struct pollfd){.fd = p->queue[i].fd, .events = POLLIN};
     return n;
 }
 
 /* Lost are: rx_dropped, which contains those that found the fill ring empty (so its own counter,
  * of attempts, is left out), and rx_ring_full; no packet is in both.  The kernel says that a
  * device is gone by a pending error on its sockets; poll() does not tell, and down is not gone. */
-static void af_xdp_stats(void *backend, struct fal_backend_stats *stats) {
-    struct af_xdp *x = backend;
+static void af_xdp_stats(void *part, struct fal_backend_stats *stats) {
+    struct part *p = part;
     stats->if_dropped = 0;
-    for (uint32_t i = 0; i < x->queue_count; i++) {
+    for (uint32_t i = 0; i < p->queue_count; i++) {
         struct xdp_statistics s = {0};
         socklen_t size = sizeof s;
-        if (getsockopt(x->queue[i].fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
+        if (getsockopt(p->queue[i].fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
             stats->if_dropped += s.rx_dropped + s.rx_ring_full;
         int pending = 0;
         size = sizeof pending;
-        if (getsockopt(x->queue[i].fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 && pending)
-            x->gone = ENODEV;
+        if (getsockopt(p->queue[i].fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 && pending)
+            p->gone = ENODEV;
     }
-    x->clock_offset = measure_offset(x->program.clock);
+    p->clock_offset = measure_offset(p->program->clock);
 }
 
 const struct fal_backend_ops fal_backend_af_xdp = {

@@ -2,7 +2,8 @@
  * NIC or a privilege, and for measuring FAL itself.
  *
  * 64 flows of UDP over IPv4, 60-byte frames; packet i belongs to flow i modulo 64, and carries i in
- * the first 8 bytes (little endian) of its payload.
+ * the first 8 bytes (little endian) of its payload.  Of n pollers, each has a queue, and p makes the
+ * packets p, p + n, p + 2 n, …
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,9 +16,11 @@
 #define FRAME_BYTES 60
 #define PAYLOAD     42
 
-struct null {
+struct part {
     struct fal_pool pool;
-    uint64_t made, count;
+    uint64_t next, step; /* the number of the next packet, and how far it is to the one after */
+    uint64_t count;      /* 0: no end */
+    uint16_t queue;
     uint32_t free; /* of `frame`: what the poller has handed over */
     uint32_t frame[FAL_BURST];
     uint8_t flow[FLOWS][FRAME_BYTES];
@@ -47,73 +50,78 @@ static void make_flow(uint8_t *f, uint32_t i) {
 }
 
 static int null_queues(const struct fal_backend_options *o, struct fal_error *err) {
-    (void)o, (void)err;
-    return 1;
+    (void)err;
+    return (int)o->pollers;
 }
 
-static void *null_open(const struct fal_backend_options *o, const struct fal_pool *pool,
-                       struct fal_backend_facts *facts, struct fal_error *err) {
-    struct null *b = calloc(1, sizeof *b);
-    if (!b) {
+static void *null_open(const struct fal_backend_options *o, const struct fal_pool *pools,
+                       void **parts, struct fal_backend_facts *facts, struct fal_error *err) {
+    struct part *all = calloc(o->pollers, sizeof *all);
+    if (!all) {
         fal_fail(err, ENOMEM, "no memory for the null backend");
         return NULL;
     }
-    b->pool = *pool;
-    b->count = o->count;
-    for (uint32_t i = 0; i < FLOWS; i++)
-        make_flow(b->flow[i], i);
     strcpy(facts->mode, "memory");
     facts->zero_copy = 1;
-    facts->queue_count = 1;
-    return b;
+    facts->queue_count = o->pollers;
+    for (uint32_t i = 0; i < o->pollers; i++) {
+        struct part *b = parts[i] = &all[i];
+        *b = (struct part){.pool = pools[i], .next = i, .step = o->pollers, .count = o->count};
+        b->queue = (uint16_t)(facts->queue[i] = i);
+        for (uint32_t f = 0; f < FLOWS; f++)
+            make_flow(b->flow[f], f);
+    }
+    return all;
 }
 
-static int null_rx_burst(void *backend, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
-    struct null *b = backend;
-    if (b->count && b->made == b->count) {
+static int null_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
+    struct part *b = part;
+    if (b->count && b->next >= b->count) {
         errno = ENODATA;
         return -1;
     }
     uint32_t n = max < b->free ? max : b->free;
-    if (b->count && n > b->count - b->made)
-        n = (uint32_t)(b->count - b->made);
+    if (b->count && n > (b->count - b->next + b->step - 1) / b->step)
+        n = (uint32_t)((b->count - b->next + b->step - 1) / b->step);
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     uint64_t ts = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-    for (uint32_t i = 0; i < n; i++, b->made++) {
+    for (uint32_t i = 0; i < n; i++, b->next += b->step) {
         frame[i] = b->frame[--b->free];
         uint64_t offset = (uint64_t)frame[i] * b->pool.frame_size;
         uint8_t *to = b->pool.frames + offset;
-        memcpy(to, b->flow[b->made % FLOWS], FRAME_BYTES);
-        memcpy(to + PAYLOAD, &b->made, sizeof b->made);
-        packets[i] = (struct fal_desc){
-            .ts_ns = ts, .offset = offset, .len = FRAME_BYTES, .caplen = FRAME_BYTES};
+        memcpy(to, b->flow[b->next % FLOWS], FRAME_BYTES);
+        memcpy(to + PAYLOAD, &b->next, sizeof b->next);
+        packets[i] = (struct fal_desc){.ts_ns = ts,
+                                       .offset = offset,
+                                       .len = FRAME_BYTES,
+                                       .caplen = FRAME_BYTES,
+                                       .queue = b->queue};
     }
     return (int)n;
 }
 
-static uint32_t null_wants(void *backend) {
-    return FAL_BURST -
-           ((struct null *)backend)->free; /* a burst is enough, and stays in the cache */
+static uint32_t null_wants(void *part) {
+    return FAL_BURST - ((struct part *)part)->free; /* a burst is enough, and stays in the cache */
 }
 
-static void null_refill(void *backend, const uint32_t *frame, uint32_t n) {
-    struct null *b = backend;
+static void null_refill(void *part, const uint32_t *frame, uint32_t n) {
+    struct part *b = part;
     memcpy(b->frame + b->free, frame, n * sizeof *frame);
     b->free += n;
 }
 
-static uint32_t null_wait(void *backend, struct pollfd *fds, uint32_t max) {
-    (void)backend, (void)fds, (void)max;
+static uint32_t null_wait(void *part, struct pollfd *fds, uint32_t max) {
+    (void)part, (void)fds, (void)max;
     return 0;
 }
 
-static void null_stats(void *backend, struct fal_backend_stats *stats) {
-    (void)backend, (void)stats;
+static void null_stats(void *part, struct fal_backend_stats *stats) {
+    (void)part, (void)stats;
 }
 
-static void null_close(void *backend) {
-    free(backend);
+static void null_close(void *device) {
+    free(device);
 }
 
 const struct fal_backend_ops fal_backend_null = {
