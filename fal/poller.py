@@ -258,6 +258,13 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
     return native, (*keep, queues, cpus)
 
 
+def numa_node(device: str, sysfs: Path = Path("/sys")) -> int:
+    """Return the NUMA node that a network device is attached to; -1 where that is unknown."""
+    with suppress(OSError, ValueError):
+        return int((sysfs / "class" / "net" / device / "device" / "numa_node").read_text())
+    return -1
+
+
 def make_arenas(options: argparse.Namespace, queues: int, stack: ExitStack) -> Any:
     """Make an array of `struct fal_segment`, alike for all pollers; `queues` is the most of one."""
     least = admission.reserved(queues) + lib.FAL_MIN_RING
@@ -268,6 +275,7 @@ def make_arenas(options: argparse.Namespace, queues: int, stack: ExitStack) -> A
             f"--frames {frames}: {queues} queue{'s'[: queues > 1]} and one small ring need {least}",
         )
     arenas = ffi.new("struct fal_segment[]", len(options.cpus))
+    node = -1 if options.backend == "null" else numa_node(options.device)
     err = ffi.new("struct fal_error *")
     for i in range(len(arenas)):
         made = lib.fal_arena_create(
@@ -275,6 +283,7 @@ def make_arenas(options: argparse.Namespace, queues: int, stack: ExitStack) -> A
             options.frame_size,
             admission.ring_slots(frames, queues),
             HUGEPAGES[options.hugepages],
+            node,
             ffi.addressof(arenas, i),
             err,
         )

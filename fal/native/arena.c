@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -73,17 +75,34 @@ static uint64_t available(void) {
     return kib << 10;
 }
 
+/* A preference, no more: without NUMA, or on a node that is full, memory is where it can be had. */
+static void prefer(void *address, uint64_t size, int32_t node) {
+    unsigned long mask = 1ul << (node & 63);
+    if (node >= 0 && node < 64)
+        syscall(SYS_mbind, address, size, MPOL_PREFERRED, &mask, 65, 0);
+}
+
+static int32_t node_of(void *address) {
+    int node;
+    long failed = syscall(SYS_get_mempolicy, &node, NULL, 0, address, MPOL_F_NODE | MPOL_F_ADDR);
+    return failed ? -1 : node;
+}
+
 /* A memfd of size bytes, mapped here and populated: a shortage shows now, not as a SIGBUS later. */
-static int create(const char *name, uint64_t size, unsigned flags, struct fal_segment *s) {
+static int create(const char *name, uint64_t size, unsigned flags, int32_t node,
+                  struct fal_segment *s) {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0)
         return -1;
     void *address = MAP_FAILED;
     if (ftruncate(fd, (off_t)size) == 0)
         address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (address != MAP_FAILED)
+        prefer(address, size, node);
     if (address != MAP_FAILED && madvise(address, size, MADV_POPULATE_WRITE) == 0) {
         *s = (struct fal_segment){.address = address, .size = size, .fd = fd};
         s->page_size = flags & MFD_HUGETLB ? HUGE_PAGE : PAGE;
+        s->node = node_of(address);
         return 0;
     }
     int error = errno;
@@ -121,12 +140,12 @@ static int seal(struct fal_segment *s, struct fal_error *err) {
 }
 
 int fal_arena_create(uint64_t frames, uint64_t frame_size, uint64_t ring_slots, uint32_t pages,
-                     struct fal_segment *s, struct fal_error *err) {
+                     int32_t node, struct fal_segment *s, struct fal_error *err) {
     struct fal_arena plan;
     int made = -1;
     if (pages != FAL_HUGEPAGES_OFF) {
         fal_arena_plan(frames, frame_size, ring_slots, HUGE_PAGE, &plan);
-        made = create("fal-arena", plan.size, MFD_HUGETLB | MFD_HUGE_2MB, s);
+        made = create("fal-arena", plan.size, MFD_HUGETLB | MFD_HUGE_2MB, node, s);
         if (made < 0 && pages == FAL_HUGEPAGES_ON)
             return fal_fail(err, ENOMEM,
                             "no memory: %llu huge pages of 2 MiB are wanted, fewer are free "
@@ -137,7 +156,7 @@ int fal_arena_create(uint64_t frames, uint64_t frame_size, uint64_t ring_slots, 
     if (made < 0) {
         fal_arena_plan(frames, frame_size, ring_slots, PAGE, &plan);
         if (plan.size < available())
-            made = create("fal-arena", plan.size, 0, s);
+            made = create("fal-arena", plan.size, 0, node, s);
         else
             errno = ENOMEM;
     }
@@ -157,7 +176,7 @@ int fal_arena_create(uint64_t frames, uint64_t frame_size, uint64_t ring_slots, 
 
 int fal_cursor_page_create(struct fal_segment *s, struct fal_error *err) {
     struct fal_segment writable;
-    if (create("fal-cursor", FAL_CURSOR_PAGE, 0, &writable) < 0)
+    if (create("fal-cursor", FAL_CURSOR_PAGE, 0, -1, &writable) < 0)
         return fal_fail(err, errno, "no memory for a cursor page: %s", strerror(errno));
     munmap(writable.address, writable.size);
     if (fcntl(writable.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||

@@ -13,6 +13,7 @@ struct fal_segment {
     uint64_t size;      /* bytes */
     uint64_t page_size; /* bytes: of the pages that really lie under it */
     int32_t fd;
+    int32_t node; /* of an arena: the NUMA node that its memory lies on; -1: unknown */
 };
 
 /* Size of an arena with that many frames and descriptor slots, and where its parts lie.
@@ -27,9 +28,10 @@ uint64_t fal_hugepages_needed(uint64_t size);
 
 /* Makes an arena as planned: a memfd, mapped read-write here, populated, then sealed so that nobody
  * else can ever write to it or resize it.  segment->fd is a read-only reopening of it.
- * ENOMEM where pages are short; with FAL_HUGEPAGES_TRY ordinary pages are taken then. */
+ * ENOMEM where pages are short; with FAL_HUGEPAGES_TRY ordinary pages are taken then.
+ * node: the NUMA node that it should lie on (another one is taken where that is full); -1: any. */
 int fal_arena_create(uint64_t frames, uint64_t frame_size, uint64_t ring_slots, uint32_t hugepages,
-                     struct fal_segment *segment, struct fal_error *err);
+                     int32_t node, struct fal_segment *segment, struct fal_error *err);
 
 /* Makes a cursor page: mapped read-only here; segment->fd is for the worker to map read-write. */
 int fal_cursor_page_create(struct fal_segment *segment, struct fal_error *err);

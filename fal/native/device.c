@@ -279,6 +279,7 @@ static int prepare_poller(struct fal_device *d, uint32_t index, const struct fal
     p->cpu = d->options.cpus[index];
     p->status = status;
     p->arena = arena->address;
+    p->node = arena->node;
     p->pool = (struct fal_pool){.frames = arena->address + layout->frames_offset,
                                 .frames_size = layout->frames * layout->frame_size,
                                 .frame_size = (uint32_t)layout->frame_size,
@@ -304,6 +305,7 @@ static void begin_poller(struct fal_poller *p, const struct fal_backend_facts *f
         p->status->queue[p->queues].id = p->mine->queue[p->queues].id = facts->queue[i];
     p->status->queues = p->queues;
     p->status->cpu = (uint32_t)p->cpu;
+    p->status->node = p->node;
     fal_poller_refill(p);
 }
 

@@ -176,10 +176,11 @@ struct fal_poller_status {
     uint64_t if_dropped; /* at the interface, before the poller saw them */
     uint64_t frames_free;
     uint32_t cpu;
+    int32_t node;    /* NUMA node of the arena; -1: unknown */
     uint32_t queues; /* records in use of the arrays below: none has more behind these */
     uint32_t groups;
     uint32_t members;
-    uint32_t pad[4];
+    uint32_t pad[3];
     struct fal_queue_status queue[FAL_MAX_QUEUES];
     struct fal_group_status group[FAL_GROUP_RECORDS];
     struct fal_member_status member[FAL_MAX_MEMBERS];

@@ -57,6 +57,7 @@ struct fal_poller {
     int32_t cpu;
     struct fal_pool pool;
     uint8_t *arena;
+    int32_t node; /* NUMA, of the arena */
 
     struct plan *plan;     /* what the poller works by */
     uint32_t *free_frames; /* last in, first out: what is hot in the cache goes out first */

@@ -288,7 +288,7 @@ int main(void) {
     for (uint32_t p = 0; p < POLLERS; p++) {
         CHECK(fal_arena_create(2 * FAL_BURST + SOCKETS * RING, 2048,
                                SOCKETS * (RING + sizeof(struct fal_ring) / sizeof(struct fal_desc)),
-                               FAL_HUGEPAGES_OFF, &arena[p], &err) == 0);
+                               FAL_HUGEPAGES_OFF, -1, &arena[p], &err) == 0);
         const struct fal_arena *layout = (const struct fal_arena *)arena[p].address;
         frames[p] = arena[p].address + layout->frames_offset;
         all[p] = layout->frames;
