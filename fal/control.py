@@ -45,6 +45,9 @@ class Connection:
     member: Socket | None = None
     cursors: Any = None  # struct fal_segment *
     wake: socket.socket | None = None
+    transmit: Any = None  # struct fal_segment *
+    ring: int = 0  # offset of its ring
+    sender: socket.socket | None = None
 
 
 class Control:
@@ -57,10 +60,12 @@ class Control:
         device: Any,
         arenas: Any,
         status_fd: int,
+        max_send: int,
         admission: Admission,
         on_started: Callable[[int], None],
     ) -> None:
         self.path, self.selector, self.device, self.arenas = path, selector, device, arenas
+        self.max_send = max_send
         self.status_fd, self.admission, self.on_started = status_fd, admission, on_started
         self.groups = Groups()
         self.connections: dict[int, Connection] = {}  # by descriptor
@@ -141,8 +146,11 @@ class Control:
     def free(self, c: Connection) -> None:
         if c.cursors:
             lib.fal_segment_free(c.cursors)
-        if c.wake:
-            c.wake.close()
+        if c.transmit:
+            lib.fal_segment_free(c.transmit)
+        for end in (c.wake, c.sender):
+            if end:
+                end.close()
 
     def close_all(self, code: int, text: str) -> None:
         """Say goodbye to everybody, and let nobody in any more."""
@@ -253,7 +261,7 @@ class Control:
                 err,
             )
             self.publish()
-        c.member = member
+        c.member, c.ring = member, offset
         fds[1:1] = c.cursors.fd, theirs.detach()
         c.cursors.fd = -1
         reply = self.reply(lib.FAL_OPEN)
@@ -269,6 +277,26 @@ class Control:
         self.publish()
         self.on_started(sum(bool(o.member and o.member.started) for o in self.connections.values()))
         return self.reply(lib.FAL_START)
+
+    def transmit(self, c: Connection, member: Socket, fds: list[int]) -> Any:
+        """Give a socket its transmit area: the first time that it sends."""
+        if not self.max_send:
+            raise FalError(errno.EOPNOTSUPP, "nothing can be sent on this device")
+        if c.transmit:
+            raise FalError(errno.EALREADY, "this socket has its transmit area already")
+        err, area = ffi.new("struct fal_error *"), ffi.new("struct fal_segment *")
+        checked(lib.fal_transmit_area_create(area, err), err)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        theirs.shutdown(socket.SHUT_RD)  # it is one-way
+        fds += [os.dup(area.fd), theirs.detach()]
+        offered = lib.fal_device_transmit(
+            self.device, member.number, area, c.ring, ours.fileno(), err
+        )
+        c.transmit, c.sender = area, ours
+        checked(offered, err)
+        reply = self.reply(lib.FAL_TRANSMIT)
+        reply.poller = member.number % len(self.arenas)
+        return reply
 
     def move(self, member: Socket, group: int, mode: str) -> Any:
         """Put a socket into another group (-1: none); what lies in its ring may still be read."""
@@ -307,6 +335,8 @@ class Control:
             return self.join(c.member, request)
         if kind == lib.FAL_LEAVE and c.member:
             return self.leave(c.member)
+        if kind == lib.FAL_TRANSMIT and c.member:
+            return self.transmit(c, c.member, fds)
         raise FalError(errno.EPROTO, f"request {kind} makes no sense here")
 
     # ---- the plan ------------------------------------------------------------------------------

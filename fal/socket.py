@@ -11,7 +11,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import index, length_hint
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -318,6 +318,30 @@ class Socket:
                 finally:
                     if batch is self._batch:  # else the loop's body has received more
                         self._released(batch, count - length_hint(packets))
+
+    # ---- sending ---------------------------------------------------------------------------------
+
+    def inject(self, data: bytes | bytearray | memoryview) -> int:
+        """Send a frame, from its Ethernet header on; returns its length.
+
+        FalError: EAGAIN too many are waiting to be sent; EMSGSIZE the device's MTU; EOPNOTSUPP
+        nothing can be sent there.  `fal stat` counts what the device refuses later.
+        """
+        frame = ffi.from_buffer(data)
+        return self._check(lib.fal_inject(self._alive(), frame, len(frame), self._err))
+
+    def inject_many(self, frames: Iterable[bytes | bytearray | memoryview]) -> int:
+        """Send frames; returns how many there was room for.  Other errors are raised."""
+        sent = 0
+        for data in frames:
+            try:
+                self.inject(data)
+            except FalError as e:
+                if e.errno == errno.EAGAIN:
+                    break
+                raise
+            sent += 1
+        return sent
 
     def fileno(self) -> int:
         """Return a descriptor for select, poll, epoll or asyncio: readable when there are packets.

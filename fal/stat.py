@@ -100,6 +100,7 @@ def report(segment: status.Status) -> dict[str, Any]:
         "state": "running" if segment.running else "crashed",
         "link_received": sum(now.received for now in pollers) + if_dropped,
         "if_dropped": if_dropped,
+        **total(pollers, "sent", "send_failed"),
         "cpus": [{"cpu": p.cpu, "node": p.node, "received": p.received} for p in pollers],
         "queues": sorted(
             (

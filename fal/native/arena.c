@@ -174,18 +174,27 @@ int fal_arena_create(uint64_t frames, uint64_t frame_size, uint64_t ring_slots, 
     return 0;
 }
 
-int fal_cursor_page_create(struct fal_segment *s, struct fal_error *err) {
+/* What a worker can write to: it cannot be resized, and is mapped read-only here. */
+static int create_workers(const char *name, uint64_t size, struct fal_segment *s,
+                          struct fal_error *err) {
     struct fal_segment writable;
-    if (create("fal-cursor", FAL_CURSOR_PAGE, 0, -1, &writable) < 0)
-        return fal_fail(err, errno, "no memory for a cursor page: %s", strerror(errno));
+    if (create(name, size, 0, -1, &writable) < 0)
+        return fal_fail(err, errno, "no memory for a worker's %s: %s", name, strerror(errno));
     munmap(writable.address, writable.size);
     if (fcntl(writable.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
-        fal_segment_map(writable.fd, FAL_CURSOR_PAGE, 0, s, err) < 0 ||
-        fal_segment_guard(s, err) < 0) {
+        fal_segment_map(writable.fd, size, 0, s, err) < 0 || fal_segment_guard(s, err) < 0) {
         close(writable.fd);
         return -1;
     }
     return 0;
+}
+
+int fal_cursor_page_create(struct fal_segment *s, struct fal_error *err) {
+    return create_workers("fal-cursor", FAL_CURSOR_PAGE, s, err);
+}
+
+int fal_transmit_area_create(struct fal_segment *s, struct fal_error *err) {
+    return create_workers("fal-transmit", FAL_TX_AREA, s, err);
 }
 
 int fal_segment_map(int fd, uint64_t size, uint32_t writable, struct fal_segment *s,
@@ -204,7 +213,7 @@ int fal_segment_map(int fd, uint64_t size, uint32_t writable, struct fal_segment
 
 /* ---- pages that were pulled away ------------------------------------------------------------- */
 
-#define GUARDED 1024 /* cursor pages of all sockets, and the status */
+#define GUARDED 1024 /* cursor pages and transmit areas of all sockets, and the status */
 
 static struct { uintptr_t begin, end; /* begin = 0: free */ } guarded[GUARDED];
 static pthread_mutex_t guard_lock = PTHREAD_MUTEX_INITIALIZER; /* for writers; the handler reads */

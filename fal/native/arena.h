@@ -36,6 +36,9 @@ int fal_arena_create(uint64_t frames, uint64_t frame_size, uint64_t ring_slots, 
 /* Makes a cursor page: mapped read-only here; segment->fd is for the worker to map read-write. */
 int fal_cursor_page_create(struct fal_segment *segment, struct fal_error *err);
 
+/* Makes a transmit area, likewise. */
+int fal_transmit_area_create(struct fal_segment *segment, struct fal_error *err);
+
 /* Maps `size` bytes of fd (whose file must be at least so large). */
 int fal_segment_map(int fd, uint64_t size, uint32_t writable, struct fal_segment *segment,
                     struct fal_error *err);

@@ -43,10 +43,12 @@ struct fal_backend_facts {
     uint32_t queue_count;
     uint32_t queue[FAL_MAX_QUEUES]; /* their ids */
     uint32_t ifindex;               /* of the network device; 0: none */
+    uint32_t max_send;              /* bytes of a frame that can be sent; 0: none can be */
 };
 
 struct fal_backend_stats {
-    uint64_t if_dropped; /* packets lost at the interface, before rx_burst; of the part's queues */
+    uint64_t if_dropped;  /* packets lost at the interface, before rx_burst; of the part's queues */
+    uint64_t send_failed; /* frames that the device did not take, of those given to tx_burst */
 };
 
 #define FAL_BACKEND_POLLFDS FAL_MAX_QUEUES
@@ -72,6 +74,12 @@ struct fal_backend_ops {
     uint32_t (*wants)(void *part);
     /* Hands over n (<= wants) frames by their numbers. */
     void (*refill)(void *part, const uint32_t *frame, uint32_t n);
+
+    /* Sends n frames, of lengths length[i], which begin where their frames do; NULL: cannot send.
+     * They are the backend's until tx_done hands them back, so many at a time as max; it never has
+     * more than FAL_TX_FRAMES of them. */
+    void (*tx_burst)(void *part, const uint32_t *frame, const uint32_t *length, uint32_t n);
+    uint32_t (*tx_done)(void *part, uint32_t *frame, uint32_t max);
 
     /* Descriptors that become readable when packets come; returns their number (0: the backend has
      * none and must be asked again). */

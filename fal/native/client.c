@@ -33,7 +33,7 @@ struct fal_mapping {
     uint32_t references;
     uint32_t arenas;
     struct fal_segment arena[FAL_MAX_POLLERS];
-    struct fal_segment status, cursors;
+    struct fal_segment status, cursors, transmit;
 };
 
 struct fal_socket {
@@ -45,10 +45,13 @@ struct fal_socket {
     uint32_t held, held_ring; /* the batch that is out */
     uint32_t *is_reader;      /* a page that a fork wipes: 1 in the process that reads */
 
-    int control, wake;      /* -1: not attached; so, too: */
-    int epoll, again;       /* the descriptor given out; eventfd that makes it readable */
-    bool watched;           /* it has been given out */
-    struct fal_error ended; /* code 0: not */
+    struct fal_sender sender; /* area NULL: it has not sent yet */
+    struct fal_bell poller;   /* of the one that sends */
+    int wake_poller;          /* -1: it has not sent yet */
+    int control, wake;        /* -1: not attached; so, too: */
+    int epoll, again;         /* the descriptor given out; eventfd that makes it readable */
+    bool watched;             /* it has been given out */
+    struct fal_error ended;   /* code 0: not */
 
     /* what was asked for */
     uint64_t id;
@@ -104,7 +107,7 @@ struct fal_socket *fal_open(uint32_t ring, struct fal_error *err) {
         fal_fail(err, ENOMEM, "no memory for a socket");
         return NULL;
     }
-    s->control = s->wake = s->epoll = s->again = -1;
+    s->control = s->wake = s->epoll = s->again = s->wake_poller = -1;
     s->group = -1;
     s->capacity = ring;
     s->is_reader = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -127,15 +130,15 @@ static struct fal_request request_of(const struct fal_socket *s, uint32_t type) 
     return request;
 }
 
-static int ask(struct fal_socket *s, uint32_t type, struct fal_reply *reply,
-               struct fal_error *err) {
+static int ask_for(struct fal_socket *s, uint32_t type, struct fal_reply *reply, int *fds,
+                   uint32_t *fd_count, struct fal_error *err) {
     struct fal_request request = request_of(s, type);
     if (s->control < 0)
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (s->ended.code)
         return fal_fail(err, s->ended.code, "%s", s->ended.text);
     struct fal_error local;
-    if (fal_control_ask(s->control, &request, reply, NULL, NULL, &local) < 0) {
+    if (fal_control_ask(s->control, &request, reply, fds, fd_count, &local) < 0) {
         if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
             s->ended = local;
         if (err)
@@ -143,6 +146,11 @@ static int ask(struct fal_socket *s, uint32_t type, struct fal_reply *reply,
         return -1;
     }
     return 0;
+}
+
+static int ask(struct fal_socket *s, uint32_t type, struct fal_reply *reply,
+               struct fal_error *err) {
+    return ask_for(s, type, reply, NULL, NULL, err);
 }
 
 /* The mapping is enough: the descriptor is closed by the caller. */
@@ -243,7 +251,7 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) 
 
 int fal_detach(struct fal_socket *s, struct fal_error *err) {
     bool was = s->control >= 0;
-    int *fds[] = {&s->control, &s->wake, &s->epoll, &s->again};
+    int *fds[] = {&s->control, &s->wake, &s->epoll, &s->again, &s->wake_poller};
     for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++) {
         if (*fds[i] >= 0)
             close(*fds[i]);
@@ -253,6 +261,7 @@ int fal_detach(struct fal_socket *s, struct fal_error *err) {
         fal_store_release(&s->cursors->reader, 0);
     s->watched = false;
     s->held = s->rings = 0;
+    s->sender.area = NULL;
     *s->is_reader = 0;
     fal_unpin(s->mapping);
     s->mapping = NULL;
@@ -446,6 +455,55 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
     }
 }
 
+/* ---- sending --------------------------------------------------------------------------------- */
+
+/* The first time: asks for a transmit area. */
+static int get_area(struct fal_socket *s, struct fal_error *err) {
+    struct fal_reply reply = {0};
+    int fds[FAL_CONTROL_FDS];
+    uint32_t n = FAL_CONTROL_FDS;
+    int result = ask_for(s, FAL_TRANSMIT, &reply, fds, &n, err);
+    struct fal_mapping *m = s->mapping;
+    if (result == 0 && (n != 2 || reply.poller >= m->arenas))
+        result = fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
+    if (result == 0 && (result = map(fds[0], FAL_TX_AREA, 1, &m->transmit, err)) == 0) {
+        uint8_t *arena = m->arena[reply.poller].address;
+        const struct fal_ring *ring =
+            (const struct fal_ring *)s->ring[reply.poller].slots - 1; /* its head lies before it */
+        s->poller = (struct fal_bell){.seq = &((struct fal_arena *)arena)->transmit_seq};
+        s->sender = (struct fal_sender){.area = (struct fal_transmit *)m->transmit.address,
+                                        .transmitted = &ring->transmitted};
+        s->wake_poller = fds[1];
+        fds[1] = -1;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    return result;
+}
+
+int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct fal_error *err) {
+    if (!s->mapping)
+        return fal_fail(err, ENOTCONN, "the socket is attached to no device");
+    if (!may_read(s))
+        return fal_fail(err, EBUSY, "process %u uses this socket", s->cursors->reader);
+    if (!s->sender.area && get_area(s, err) < 0)
+        return -1;
+    const struct fal_status *status = (const struct fal_status *)s->mapping->status.address;
+    if (length < FAL_MIN_SEND || length > status->max_send)
+        return fal_fail(err, EMSGSIZE, "a frame of %u bytes: this device sends %d to %u", length,
+                        FAL_MIN_SEND, status->max_send);
+    if (!fal_sender_has_room(&s->sender))
+        return fal_fail(err, EAGAIN, "%d frames are waiting to be sent", FAL_TX_SLOTS);
+    memcpy(fal_sender_reserve(&s->sender), frame, length);
+    fal_sender_submit(&s->sender, length);
+    fal_bell_fence();
+    if (fal_bell_wanted(&s->poller))
+        (void)!send(s->wake_poller, "", 1,
+                    MSG_DONTWAIT | MSG_NOSIGNAL); /* full: readable already */
+    return (int)length;
+}
+
 int fal_fileno(struct fal_socket *s) {
     if (s->mapping && !s->watched) {
         s->watched = true;
@@ -515,5 +573,6 @@ void fal_unpin(struct fal_mapping *m) {
         fal_segment_free(&m->arena[i]);
     fal_segment_free(&m->status);
     fal_segment_free(&m->cursors);
+    fal_segment_free(&m->transmit);
     free(m);
 }

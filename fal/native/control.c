@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 _Static_assert(sizeof(struct fal_request) == 24 + FAL_NAME_SIZE, "no padding");
-_Static_assert(sizeof(struct fal_reply) == 24 + 8 * FAL_MAX_POLLERS + FAL_ERROR_TEXT, "no padding");
+_Static_assert(sizeof(struct fal_reply) == 32 + 8 * FAL_MAX_POLLERS + FAL_ERROR_TEXT, "no padding");
 
 #define REPLY_SECONDS 10 /* a reply takes a round of the poller; a stopped one never gives it */
 

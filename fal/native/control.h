@@ -13,6 +13,9 @@
  *                                       <-   FAL_START          (packets come from now on)
  *   FAL_JOIN {group, mode} | FAL_LEAVE  ->
  *                                       <-   FAL_JOIN | FAL_LEAVE
+ *   FAL_TRANSMIT                        ->
+ *                                       <-   FAL_TRANSMIT {poller} + descriptors: transmit area,
+ *                                            socket that wakes that poller
  *                                       <-   FAL_BYE {code}     (ENODATA: a clean end)
  *
  * A reply with code != 0 refuses; text says why.  A refused FAL_OPEN ends the connection.
@@ -25,7 +28,14 @@
 #define FAL_PROTOCOL_VERSION 1
 #define FAL_CONTROL_FDS      35 /* at most: status, cursor page, wake socket, FAL_MAX_POLLERS arenas */
 
-enum fal_message { FAL_OPEN = 1, FAL_START = 2, FAL_JOIN = 3, FAL_LEAVE = 4, FAL_BYE = 5 };
+enum fal_message {
+    FAL_OPEN = 1,
+    FAL_START = 2,
+    FAL_JOIN = 3,
+    FAL_LEAVE = 4,
+    FAL_BYE = 5,
+    FAL_TRANSMIT = 6
+};
 
 struct fal_request {
     uint32_t type;
@@ -38,11 +48,13 @@ struct fal_request {
 
 struct fal_reply {
     uint32_t type;
-    int32_t code;                          /* errno; 0: done */
-    uint32_t socket;                       /* number, from 1 */
-    uint32_t member;                       /* index of its membership's record in the status */
-    uint32_t ring;                         /* capacity */
-    uint32_t pollers;                      /* how many arenas and rings */
+    int32_t code;     /* errno; 0: done */
+    uint32_t socket;  /* number, from 1 */
+    uint32_t member;  /* index of its membership's record in the status */
+    uint32_t ring;    /* capacity */
+    uint32_t pollers; /* how many arenas and rings */
+    uint32_t poller;  /* which one sends for this socket */
+    uint32_t pad;
     uint64_t ring_offset[FAL_MAX_POLLERS]; /* of struct fal_ring in each arena */
     char text[FAL_ERROR_TEXT];
 };

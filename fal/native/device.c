@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -108,6 +109,27 @@ int fal_device_ring(struct fal_device *d, uint32_t socket, uint64_t offset, uint
     return 0;
 }
 
+/* The socket's number says which poller sends for it: they take turns. */
+static struct fal_poller *sender_of(struct fal_device *d, uint32_t socket) {
+    return &d->poller[socket % d->pollers];
+}
+
+int fal_device_transmit(struct fal_device *d, uint32_t socket, const struct fal_segment *area,
+                        uint64_t offset, int wake, struct fal_error *err) {
+    struct fal_poller *p = sender_of(d, socket);
+    struct fal_transmitter *t = calloc(1, sizeof *t);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.fd = wake};
+    if (!t || epoll_ctl(p->senders, EPOLL_CTL_ADD, wake, &event) < 0) {
+        free(t);
+        return fal_fail(err, ENOMEM, "no memory for a transmit area");
+    }
+    t->area = (const struct fal_transmit *)area->address;
+    t->transmitted = &((struct fal_ring *)(p->arena + offset))->transmitted;
+    p->sockets[socket - 1].sender = wake;
+    fal_store_release(&p->sockets[socket - 1].transmitter, t);
+    return 0;
+}
+
 /* ---- plans ----------------------------------------------------------------------------------- */
 
 static void free_plan(struct plan *plan) {
@@ -173,10 +195,21 @@ static bool hand_over(struct fal_poller *p, struct plan *plan) {
     return running;
 }
 
+/* Before they go from the plan: when that is taken in, the poller has done with their descriptors,
+ * whose numbers may then become others'. */
+static void deafen(struct fal_poller *p, const struct plan *plan) {
+    for (uint32_t i = 0; i < p->plan->sockets; i++) {
+        const struct socket_ring *s = p->plan->socket[i];
+        if (s->transmitter && !fal_plan_has(plan, s))
+            epoll_ctl(p->senders, EPOLL_CTL_DEL, s->sender, NULL);
+    }
+}
+
 /* What only the old plan has is the poller's no more. */
 static void dispose(struct plan *old, const struct plan *plan) {
     for (uint32_t i = 0; i < old->sockets; i++)
         if (!fal_plan_has(plan, old->socket[i])) {
+            free(old->socket[i]->transmitter);
             free(old->socket[i]->frame);
             *old->socket[i] = (struct socket_ring){0};
         }
@@ -198,8 +231,10 @@ int fal_device_publish(struct fal_device *d, const struct fal_plan_group *groups
             return fal_fail(err, ENOMEM, "no memory for the steering tables");
         }
     }
-    for (uint32_t i = 0; i < d->pollers; i++)
+    for (uint32_t i = 0; i < d->pollers; i++) {
+        deafen(&d->poller[i], plan[i]);
         running[i] = hand_over(&d->poller[i], plan[i]);
+    }
     for (uint32_t i = 0; i < d->pollers; i++) {
         uint64_t word;
         while (running[i] && read(d->poller[i].taken, &word, sizeof word) < 0 && errno == EINTR)
@@ -244,14 +279,17 @@ int fal_device_queues(const struct fal_poller_options *options, struct fal_error
 }
 
 static void close_poller(struct fal_poller *p) {
-    for (uint32_t i = 0; i < FAL_MAX_SOCKETS; i++)
+    for (uint32_t i = 0; i < FAL_MAX_SOCKETS; i++) {
+        free(p->sockets[i].transmitter);
         free(p->sockets[i].frame);
+    }
     free_plan(p->plan);
     free(p->free_frames);
     free(p->references);
     free(p->mine);
     close(p->kick);
     close(p->taken);
+    close(p->senders);
     pthread_mutex_destroy(&p->lock);
 }
 
@@ -286,6 +324,7 @@ static int prepare_poller(struct fal_device *d, uint32_t index, const struct fal
                                 .frame_count = (uint32_t)layout->frames};
     p->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->taken = eventfd(0, EFD_CLOEXEC);
+    p->senders = epoll_create1(EPOLL_CLOEXEC);
     p->mine = calloc(1, sizeof *p->mine);
     p->references = calloc(layout->frames, sizeof *p->references);
     p->free_frames = calloc(layout->frames, sizeof *p->free_frames);
@@ -295,12 +334,14 @@ static int prepare_poller(struct fal_device *d, uint32_t index, const struct fal
         p->free_count++;
     }
     d->pollers++;
-    return p->kick < 0 || p->taken < 0 || !p->mine || !p->references || !p->free_frames || !p->plan;
+    return p->kick < 0 || p->taken < 0 || p->senders < 0 || !p->mine || !p->references ||
+           !p->free_frames || !p->plan;
 }
 
 /* Its queues, and the frames for them: before the first packet can come. */
 static void begin_poller(struct fal_poller *p, const struct fal_backend_facts *facts, void *part) {
     p->part = part;
+    p->max_send = facts->max_send;
     for (uint32_t i = p->index; i < facts->queue_count; i += p->device->pollers, p->queues++)
         p->status->queue[p->queues].id = p->mine->queue[p->queues].id = facts->queue[i];
     p->status->queues = p->queues;
@@ -345,6 +386,7 @@ struct fal_device *fal_device_open(const struct fal_poller_options *options,
     facts->zero_copy = d->facts.zero_copy;
     facts->queue_count = d->facts.queue_count;
     facts->ifindex = d->facts.ifindex;
+    facts->max_send = d->facts.max_send;
     for (uint32_t i = 0; i < d->pollers; i++)
         begin_poller(&d->poller[i], &d->facts, parts[i]);
     return d;

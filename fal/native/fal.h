@@ -89,6 +89,12 @@ void fal_release_first(struct fal_socket *s, uint32_t n);
  * these but EINTR.  Like fal_receive, it releases the batch before. */
 int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err);
 
+/* Sends a frame, from its Ethernet header on, on the device; returns length.  It is copied, and the
+ * poller's from then on (fal-poller counts what the device refuses).  -1 and *err: EAGAIN: too many
+ * are waiting to be sent; EMSGSIZE: the device's MTU, or shorter than a header; EOPNOTSUPP: nothing
+ * can be sent there; EBUSY: another process uses this socket. */
+int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct fal_error *err);
+
 /* A descriptor for select, poll and epoll: readable when there is something to receive, or
  * fal-poller is gone (fal_wait with timeout 0 tells). It may be so once too often: then fal_receive
  * returns 0, after which the next packet is a new edge.  It is closed by fal_detach; -1: not

@@ -30,11 +30,15 @@
 
 /* ---- sizes ([frames] unless said) --------------------------------------------------------- */
 
-#define FAL_RX_RING            2048 /* R: an AF_XDP socket's receive ring */
-#define FAL_BURST              128  /* B: packets fetched at one time */
-#define FAL_TX_FRAMES          1024 /* T: set aside for transmitting */
-#define FAL_DEFAULT_RING       4096 /* C: a socket's ring */
-#define FAL_DEFAULT_RINGS      12   /* the default pool holds so many default rings */
+#define FAL_RX_RING            2048    /* R: an AF_XDP socket's receive ring */
+#define FAL_BURST              128     /* B: packets fetched at one time */
+#define FAL_TX_FRAMES          1024    /* T: set aside for transmitting */
+#define FAL_TX_SLOTS           256     /* of a socket's transmit area */
+#define FAL_TX_SLOT_SIZE       4096    /* bytes */
+#define FAL_TX_AREA            1052672 /* bytes: a page and the slots */
+#define FAL_MIN_SEND           14      /* bytes: an Ethernet header */
+#define FAL_DEFAULT_RING       4096    /* C: a socket's ring */
+#define FAL_DEFAULT_RINGS      12      /* the default pool holds so many default rings */
 #define FAL_MIN_RING           64
 #define FAL_MAX_RING           1048576
 #define FAL_DEFAULT_FRAME_SIZE 2048 /* bytes */
@@ -87,13 +91,17 @@ struct fal_arena {
     uint64_t frames_offset; /* [C] */
     uint64_t frame_size;    /* [C] the stride */
     uint64_t frames;        /* [C] */
+    uint64_t pad[8];
+    uint64_t transmit_seq; /* [P] odd: the poller sleeps, and wants to be woken by who transmits */
 };
 
-/* A ring's head.  The producer index has a pair of cache lines for itself (the prefetcher fetches
- * pairs).  It is free running: the slot is index & (capacity - 1). */
+/* A ring's head.  Each index has a pair of cache lines for itself (the prefetcher fetches pairs).
+ * It is free running: the slot is index & (capacity - 1). */
 struct fal_ring {
     uint32_t producer; /* [P] */
-    uint32_t pad[31];
+    uint32_t pad0[31];
+    uint32_t transmitted; /* [P] slots of the socket's transmit area before it are free again */
+    uint32_t pad1[31];
 };
 
 /* ---- the cursor page: one per socket and fal-poller, all that a worker can write ------------ */
@@ -111,6 +119,18 @@ struct fal_cursor_page {
     uint32_t pad0[13];
     struct fal_cursor cursor[FAL_MAX_POLLERS];
     uint8_t pad1[1984];
+};
+
+/* ---- the transmit area: one per socket that sends, which a worker can write too -------------
+ *
+ *   0                   struct fal_transmit
+ *   FAL_TX_SLOT_SIZE    slot 0, slot 1, … FAL_TX_SLOTS - 1, each the bytes of one frame
+ */
+
+struct fal_transmit {
+    uint32_t producer; /* [W] free running */
+    uint32_t pad[31];
+    uint32_t length[FAL_TX_SLOTS]; /* [W] bytes in each slot */
 };
 
 /* ---- the status: POSIX shared memory, whoever may look reads -------------------------------
@@ -174,13 +194,15 @@ struct fal_poller_status {
     uint64_t sequence;
     uint64_t received;
     uint64_t if_dropped; /* at the interface, before the poller saw them */
+    uint64_t sent;
+    uint64_t send_failed; /* no frame, or refused by the device */
     uint64_t frames_free;
     uint32_t cpu;
     int32_t node;    /* NUMA node of the arena; -1: unknown */
     uint32_t queues; /* records in use of the arrays below: none has more behind these */
     uint32_t groups;
     uint32_t members;
-    uint32_t pad[3];
+    uint32_t pad[7];
     struct fal_queue_status queue[FAL_MAX_QUEUES];
     struct fal_group_status group[FAL_GROUP_RECORDS];
     struct fal_member_status member[FAL_MAX_MEMBERS];
@@ -194,6 +216,8 @@ struct fal_status {
     uint32_t pollers;
     uint32_t queues;
     uint32_t zero_copy; /* 1: the NIC itself writes into the pool */
+    uint32_t max_send;  /* bytes of a frame that can be sent; 0: none can be */
+    uint32_t pad;
     uint64_t hash_seed;
     uint64_t page_size;
     uint64_t frames;

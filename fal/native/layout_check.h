@@ -9,7 +9,10 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little endian");
 _Static_assert(sizeof(struct fal_desc) == 32, "two descriptors a cache line");
-_Static_assert(sizeof(struct fal_ring) == 128, "the producer index alone on its pair of lines");
+_Static_assert(sizeof(struct fal_ring) == 256, "each index alone on its pair of lines");
+_Static_assert(offsetof(struct fal_arena, transmit_seq) == 128, "the poller's wake word, too");
+_Static_assert(sizeof(struct fal_transmit) <= FAL_TX_SLOT_SIZE, "it lies before the slots");
+_Static_assert(FAL_TX_AREA == (FAL_TX_SLOTS + 1) * FAL_TX_SLOT_SIZE, "one page, then the slots");
 _Static_assert(sizeof(struct fal_cursor) == 64, "a consumer index alone on its line");
 _Static_assert(offsetof(struct fal_cursor_page, cursor) == 64, "the wake word alone on its line");
 _Static_assert(sizeof(struct fal_cursor_page) == FAL_CURSOR_PAGE, "one page");

@@ -4,15 +4,16 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "flow.h"
 
-#define SECOND   1000000000ull
-#define SPIN_NS  50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
-#define DRAIN_NS 1000000ull /* how often to look whether a source that is over is drained */
+#define SECOND  1000000000ull
+#define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
+#define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
 
 static uint64_t now_ns(clockid_t clock) {
     struct timespec t;
@@ -103,6 +104,14 @@ static void abandon(struct fal_poller *p, struct socket_ring *s) {
     }
 }
 
+/* An impossible index: nothing that this worker says can be believed. */
+static void break_off(struct fal_poller *p, struct socket_ring *s) {
+    abandon(p, s);
+    s->ring.reclaimed = s->ring.next - (s->ring.mask + 1); /* no room: gets nothing more */
+    fal_store_release(&s->broken, 1);
+    tell(p, FAL_EVENT_BROKEN);
+}
+
 static void reclaim(struct fal_poller *p, struct socket_ring *s) {
     if (s->broken || s->ring.reclaimed == s->ring.submitted)
         return;
@@ -115,11 +124,7 @@ static void reclaim(struct fal_poller *p, struct socket_ring *s) {
         take_back(p, s, n);
         return;
     }
-    /* An impossible cursor: nothing that this worker says can be believed. */
-    abandon(p, s);
-    s->ring.reclaimed = s->ring.next - (s->ring.mask + 1); /* no room: gets nothing more */
-    fal_store_release(&s->broken, 1);
-    tell(p, FAL_EVENT_BROKEN);
+    break_off(p, s);
 }
 
 static void reclaim_all(struct fal_poller *p) {
@@ -144,6 +149,8 @@ static void publish_counters(struct fal_poller *p) {
     fal_sequence_begin(&to->sequence);
     to->received = from->received;
     to->if_dropped = from->if_dropped;
+    to->sent = from->sent;
+    to->send_failed = from->send_failed + p->send_failed;
     to->frames_free = p->free_count;
     for (uint32_t i = 0; i < p->queues; i++)
         to->queue[i].received = from->queue[i].received;
@@ -271,6 +278,88 @@ static void forward(struct fal_poller *p, struct fal_desc *packets, const uint32
     publish_counters(p);
 }
 
+/* ---- frames to be sent ----------------------------------------------------------------------- */
+
+static uint64_t *transmit_seq(struct fal_poller *p) {
+    return &((struct fal_arena *)p->arena)->transmit_seq;
+}
+
+static void take_back_sent(struct fal_poller *p) {
+    uint32_t n =
+        p->sending ? p->ops->tx_done(p->part, p->free_frames + p->free_count, p->sending) : 0;
+    p->free_count += n;
+    p->sending -= n;
+}
+
+/* Copies up to `max` frames that a socket wants sent, and hands them to the backend.  Its worker may
+ * write to them and to their lengths at any time: both are read once. */
+static uint32_t send_some(struct fal_poller *p, struct socket_ring *s, uint32_t max) {
+    struct fal_transmitter *t = fal_load_acquire(&s->transmitter);
+    uint32_t frame[FAL_BURST], length[FAL_BURST], n = 0, taken = 0;
+    if (!t || s->broken)
+        return 0;
+    uint32_t waiting = fal_transmitter_waiting(t);
+    if (waiting == UINT32_MAX) {
+        break_off(p, s);
+        return 0;
+    }
+    waiting = waiting < max ? waiting : max;
+    for (; taken < waiting && p->sending + n < FAL_TX_FRAMES && p->free_count; taken++) {
+        const uint8_t *from = fal_transmitter_peek(t, &length[n]);
+        if (length[n] < FAL_MIN_SEND || length[n] > p->max_send) {
+            p->mine->send_failed++;
+        } else {
+            frame[n] = p->free_frames[--p->free_count];
+            memcpy(p->pool.frames + (uint64_t)frame[n] * p->pool.frame_size, from, length[n]);
+            n++;
+        }
+        fal_transmitter_release(t);
+    }
+    if (n)
+        p->ops->tx_burst(p->part, frame, length, n);
+    p->sending += n;
+    p->mine->sent += n;
+    return taken;
+}
+
+/* What a socket wanted sent before it goes. */
+static void send_last(struct fal_poller *p, struct socket_ring *s) {
+    while (send_some(p, s, FAL_BURST))
+        take_back_sent(p);
+    if (s->transmitter && !s->broken) /* more than may lie with the backend */
+        p->mine->send_failed += fal_transmitter_waiting(s->transmitter);
+}
+
+/* Whether there was something to send. */
+static bool transmit(struct fal_poller *p) {
+    uint32_t left = FAL_BURST, sockets = p->plan->sockets;
+    take_back_sent(p);
+    for (uint32_t i = 0; i < sockets && left; i++)
+        left -= send_some(p, p->plan->socket[p->next_sender++ % sockets], left);
+    return left < FAL_BURST;
+}
+
+/* Asks to be woken by who transmits; false: somebody wants to already. */
+static bool arm_for_senders(struct fal_poller *p) {
+    fal_bell_arm(transmit_seq(p));
+    for (uint32_t i = 0; i < p->plan->sockets; i++) {
+        const struct fal_transmitter *t = fal_load_acquire(&p->plan->socket[i]->transmitter);
+        if (t && fal_transmitter_waiting(t) && !p->plan->socket[i]->broken)
+            return false;
+    }
+    return true;
+}
+
+/* Edge-triggered: a worker that shuts its end, or fills it, keeps nobody awake. */
+static void hear_senders(struct fal_poller *p) {
+    struct epoll_event event[16];
+    char bytes[256];
+    int n = epoll_wait(p->senders, event, 16, 0);
+    for (int i = 0; i < n; i++)
+        while (recv(event[i].data.fd, bytes, sizeof bytes, MSG_DONTWAIT) == sizeof bytes)
+            ;
+}
+
 /* ---- a new plan ------------------------------------------------------------------------------ */
 
 bool fal_plan_has(const struct plan *plan, const struct socket_ring *s) {
@@ -315,6 +404,7 @@ void fal_poller_adopt(struct fal_poller *p, struct plan *plan) {
         struct socket_ring *s = old->socket[i];
         if (fal_plan_has(plan, s))
             continue;
+        send_last(p, s);
         if (!s->broken)
             abandon(p, s);
         while (s->used)
@@ -353,6 +443,7 @@ static void tick(struct fal_poller *p) {
     struct fal_backend_stats stats = {0};
     p->ops->stats(p->part, &stats);
     p->mine->if_dropped = stats.if_dropped;
+    p->send_failed = stats.send_failed;
     reclaim_all(p);
     ring_bells(p);
     publish_counters(p);
@@ -369,10 +460,11 @@ static bool drained(struct fal_poller *p) {
 
 /* Sleeps until there is a packet, a word from the control thread, or `until`. */
 static void sleep_until(struct fal_poller *p, uint64_t until) {
-    struct pollfd fds[1 + FAL_BACKEND_POLLFDS] = {{.fd = p->kick, .events = POLLIN}};
+    struct pollfd fds[2 + FAL_BACKEND_POLLFDS] = {{.fd = p->kick, .events = POLLIN},
+                                                  {.fd = p->senders, .events = POLLIN}};
     uint32_t n = 0;
     if (fal_load_relaxed(&p->begun) && !p->over) {
-        n = p->ops->wait(p->part, fds + 1, FAL_BACKEND_POLLFDS);
+        n = p->ops->wait(p->part, fds + 2, FAL_BACKEND_POLLFDS);
         if (!n) { /* a source that cannot wake us */
             sched_yield();
             return;
@@ -382,10 +474,16 @@ static void sleep_until(struct fal_poller *p, uint64_t until) {
     struct timespec left = {0};
     if (until > now)
         left = (struct timespec){(time_t)((until - now) / SECOND), (long)((until - now) % SECOND)};
-    if (ppoll(fds, 1 + n, &left, NULL) > 0 && fds[0].revents) {
+    if (!arm_for_senders(p)) {
+        sched_yield();
+    } else if (ppoll(fds, 2 + n, &left, NULL) > 0) {
         uint64_t word;
-        (void)!read(p->kick, &word, sizeof word);
+        if (fds[0].revents)
+            (void)!read(p->kick, &word, sizeof word);
+        if (fds[1].revents)
+            hear_senders(p);
     }
+    fal_bell_disarm(transmit_seq(p));
 }
 
 static void take_in_pending(struct fal_poller *p) {
@@ -416,21 +514,23 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
                                 strerror(errno));
         }
         if (n > 0) {
-            idle_since = 0;
             reclaim_all(p);
             forward(p, packets, frame, (uint32_t)n);
         }
+        bool busy = transmit(p) || n > 0;
         now = now_ns(CLOCK_MONOTONIC);
         if (now >= next_tick) {
             tick(p);
             next_tick = now + SECOND;
         }
-        if (n <= 0 && !idle_since) {
+        if (busy) {
+            idle_since = 0;
+        } else if (!idle_since) {
             idle_since = now;
             reclaim_all(p);
         }
         fal_poller_refill(p);
-        if (n > 0)
+        if (busy)
             continue;
         if (p->over && !told_drained && drained(p)) {
             publish_counters(p);
@@ -439,12 +539,12 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
                 tell(p, FAL_EVENT_DRAINED);
         }
         if (p->over && !told_drained)
-            sleep_until(p, now + DRAIN_NS);
+            sleep_until(p, now + SOON_NS);
         else if (p->idle == FAL_IDLE_SLEEP || p->over || !begun ||
                  (p->idle == FAL_IDLE_ADAPTIVE && now - idle_since > SPIN_NS)) {
             reclaim_all(p);
             fal_poller_refill(p);
-            sleep_until(p, next_tick);
+            sleep_until(p, p->sending ? now + SOON_NS : next_tick);
         } else {
             sched_yield(); /* a worker on the same core must not wait for the end of our time slice
                             */
@@ -473,6 +573,8 @@ int fal_poller_run(struct fal_poller *p, struct fal_error *err) {
         result = loop(p, err);
         pthread_mutex_lock(&p->lock);
         take_in_pending(p);
+        while (result == 0 && transmit(p)) /* what was asked for before the end */
+            ;
         tick(p);
         p->running = false; /* from now on the control thread adopts plans itself */
         pthread_mutex_unlock(&p->lock);

@@ -43,7 +43,8 @@ struct fal_poller_facts {
     char mode[FAL_NAME_SIZE];
     uint32_t zero_copy;
     uint32_t queue_count;
-    uint32_t ifindex; /* 0: no network device */
+    uint32_t ifindex;  /* 0: no network device */
+    uint32_t max_send; /* bytes of a frame that can be sent; 0: none can be */
 };
 
 /* One group of a plan, and one socket's place in it.  Members of a group lie together in the array
@@ -89,6 +90,11 @@ void fal_device_begin(struct fal_device *d);
  * one that does not. */
 int fal_device_ring(struct fal_device *d, uint32_t socket, uint64_t offset, uint32_t capacity,
                     const struct fal_segment *cursors, int wake, struct fal_error *err);
+
+/* The transmit area of a socket whose ring lies at `offset`; by `wake` its worker wakes the poller
+ * that sends for it.  Both may be taken away when the socket has gone from the plan. */
+int fal_device_transmit(struct fal_device *d, uint32_t socket, const struct fal_segment *area,
+                        uint64_t offset, int wake, struct fal_error *err);
 
 /* Replaces the plan and waits until all pollers have taken it in: then sockets that it does not
  * name are gone (frames taken back, books closed) and theirs may be freed. */

@@ -21,12 +21,14 @@ struct socket_ring {
     struct fal_bell bell;
     uint32_t *frame; /* which frame was put into each slot: slots are never read back */
     int wake;
-    uint32_t socket;  /* its number; 0: free */
-    uint32_t broken;  /* written by the poller, read by the control thread */
-    uint32_t dropped; /* in this round */
-    bool touched;     /* in this round: its counters have changed */
-    bool served;      /* it got packets, and has not been woken for them */
-    uint32_t used;    /* memberships, oldest first; the last is the present one */
+    uint32_t socket;                     /* its number; 0: free */
+    uint32_t broken;                     /* written by the poller, read by the control thread */
+    uint32_t dropped;                    /* in this round */
+    bool touched;                        /* in this round: its counters have changed */
+    bool served;                         /* it got packets, and has not been woken for them */
+    struct fal_transmitter *transmitter; /* at the one poller that sends for it; NULL: not yet */
+    int sender;                          /* by which its worker wakes that poller */
+    uint32_t used; /* memberships, oldest first; the last is the present one */
     struct membership membership[FAL_SOCKET_MEMBERSHIPS];
 };
 
@@ -65,6 +67,10 @@ struct fal_poller {
     uint16_t *references;           /* of each frame: in how many rings it lies */
     struct fal_poller_status *mine; /* counters; never read back from shared memory */
     struct fal_poller_status *status;
+    uint32_t max_send;    /* bytes of a frame */
+    uint64_t send_failed; /* at the device; those that never got there are counted in `mine` */
+    uint32_t sending;     /* frames that lie with the backend to be sent */
+    uint32_t next_sender; /* in the plan's sockets: served in turn */
     uint32_t queues;
     uint32_t queue_index; /* where the last packet's queue stands in mine->queue */
     bool over;            /* the source has ended */
@@ -79,6 +85,7 @@ struct fal_poller {
     uint32_t stop, begun; /* control -> poller */
     int kick;             /* eventfd, control -> poller: look at the above */
     int taken;            /* eventfd, poller -> control: the pending plan is taken in */
+    int senders;          /* epoll over the sockets by which workers wake the poller to transmit */
 };
 
 /* A device and its pollers.  The control thread's, but for what says otherwise. */

@@ -139,6 +139,57 @@ static inline void fal_bell_disarm(uint64_t *seq) {
     __atomic_store_n(seq, now + (now & 1), __ATOMIC_RELAXED);
 }
 
+/* ---- transmitting: the same ring turned round ------------------------------------------------
+ *
+ *   producer index, lengths, frames  (transmit area)     the worker
+ *   consumer index `transmitted`     (arena, fal_ring)   the poller
+ * Barriers as (a) and (b) above; the bell is the arena's transmit_seq, which the poller arms and
+ * workers answer, as (c).  The poller loads each length once, and copies a frame before it looks
+ * at it: the worker may write to both at any time. */
+
+struct fal_sender {
+    struct fal_transmit *area;
+    const uint32_t *transmitted;
+    uint32_t next;
+};
+
+static inline bool fal_sender_has_room(const struct fal_sender *s) {
+    return s->next - __atomic_load_n(s->transmitted, __ATOMIC_ACQUIRE) < FAL_TX_SLOTS; /* (b) */
+}
+
+/* The slot to write next; there must be room. */
+static inline uint8_t *fal_sender_reserve(const struct fal_sender *s) {
+    return (uint8_t *)s->area + (1 + s->next % FAL_TX_SLOTS) * FAL_TX_SLOT_SIZE;
+}
+
+static inline void fal_sender_submit(struct fal_sender *s, uint32_t length) {
+    s->area->length[s->next % FAL_TX_SLOTS] = length;
+    __atomic_store_n(&s->area->producer, ++s->next, __ATOMIC_RELEASE); /* (a) */
+}
+
+struct fal_transmitter {
+    const struct fal_transmit *area; /* never trusted */
+    uint32_t *transmitted;
+    uint32_t next;
+};
+
+/* How many frames wait, or UINT32_MAX if the worker's index is impossible. */
+static inline uint32_t fal_transmitter_waiting(const struct fal_transmitter *t) {
+    uint32_t n = __atomic_load_n(&t->area->producer, __ATOMIC_ACQUIRE) - t->next; /* (a) */
+    return n <= FAL_TX_SLOTS ? n : UINT32_MAX;
+}
+
+static inline const uint8_t *fal_transmitter_peek(const struct fal_transmitter *t,
+                                                  uint32_t *length) {
+    uint32_t slot = t->next % FAL_TX_SLOTS;
+    *length = __atomic_load_n(&t->area->length[slot], __ATOMIC_RELAXED);
+    return (const uint8_t *)t->area + (1 + slot) * FAL_TX_SLOT_SIZE;
+}
+
+static inline void fal_transmitter_release(struct fal_transmitter *t) {
+    __atomic_store_n(t->transmitted, ++t->next, __ATOMIC_RELEASE); /* (b) */
+}
+
 /* ---- a counter block under a sequence number (the status) ----------------------------------- */
 
 static inline void fal_sequence_begin(uint64_t *sequence) {

@@ -107,7 +107,15 @@ def test_garbage_of_every_length(siege):
 
 def test_requests_at_the_wrong_time(siege):
     with siege:
-        for kind in (lib.FAL_START, lib.FAL_JOIN, lib.FAL_LEAVE, lib.FAL_BYE, 0, 2**32 - 1):
+        for kind in (
+            lib.FAL_START,
+            lib.FAL_JOIN,
+            lib.FAL_LEAVE,
+            lib.FAL_BYE,
+            lib.FAL_TRANSMIT,
+            0,
+            2**32 - 1,
+        ):
             with Hostile(siege.poller) as h:
                 reply = h.ask(kind)
                 assert (reply.code, text(reply)) == (

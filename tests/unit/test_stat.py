@@ -22,6 +22,8 @@ POLLER = {
         "mode",
         "zero_copy",
         "cpus",
+        "sent",
+        "send_failed",
         "hash_seed",
         "page_size",
         "frames",

@@ -6,17 +6,22 @@
  *     fill    we produce the addresses of empty frames         the kernel consumes
  *     rx      the kernel produces descriptors of full frames   we consume
  *
- * A frame is in exactly one place: with the poller, in a fill ring, in the kernel (the driver's
- * ring, or set aside by the socket when its rx ring was full), or in an rx ring.  All but the first
- * are counted in the queue's `held`, which stays below FAL_BACKEND_HOLD, so that the fill ring
+ * and a part's first socket has two more, for what is sent:
+ *
+ *     tx      we produce descriptors of frames to send          the kernel consumes
+ *     done    the kernel produces addresses of frames sent      we consume (UMEM completion ring)
+ *
+ * A received frame is in exactly one place: with the poller, in a fill ring, in the kernel (the
+ * driver's ring, or set aside by the socket when its rx ring was full), or in an rx ring.  All but
+ * the first are counted in the queue's `held`, which stays below FAL_BACKEND_HOLD, so that the fill ring
  * (which has as many slots) can never overflow and its consumer index need not be looked at.
  *
- * Barriers (the kernel's protocol): fill: slots, then store-release of the producer.  rx:
+ * Barriers (the kernel's protocol): fill, tx: slots, then store-release of the producer.  rx, done:
  * load-acquire of the producer, then slots and frames; all reads, then store-release of the
  * consumer.
  *
  * In a frame: 256 bytes that the kernel keeps for XDP programs (ours leaves its stamp at their
- * end), then the packet.  A completion ring is demanded by the kernel, though nothing is sent.
+ * end), then the packet.  What is sent begins where its frame does.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <dirent.h>
 #include <errno.h>
@@ -37,20 +42,22 @@
 #include "../backend.h"
 #include "xdp_program.h"
 
-#define HEADROOM        256      /* XDP_PACKET_HEADROOM: the kernel's, at the head of each frame */
-#define LINK_HEADER     (14 + 8) /* Ethernet and two VLAN tags: what the MTU does not count */
-#define COMPLETION_RING 64       /* unused */
-#define RETRIES         20       /* 50 ms apart: sockets and UMEMs are taken down asynchronously */
-#define CLOCK_READINGS  5
-#define SECOND          INT64_C(1000000000)
+#define HEADROOM       256      /* XDP_PACKET_HEADROOM: the kernel's, at the head of each frame */
+#define LINK_HEADER    (14 + 8) /* Ethernet and two VLAN tags: what the MTU does not count */
+#define NO_RING        64       /* entries of a completion ring that is not used, but demanded */
+#define KICKS          64       /* the kernel sends some 32 frames a call */
+#define RETRIES        20       /* 50 ms apart: sockets and UMEMs are taken down asynchronously */
+#define CLOCK_READINGS 5
+#define SECOND         INT64_C(1000000000)
 
 _Static_assert((FAL_BACKEND_HOLD & (FAL_BACKEND_HOLD - 1)) == 0, "the fill ring's size");
 
 struct ring {
     uint32_t *producer;
     uint32_t *consumer;
+    uint32_t *flags;
     void *slots;
-    uint32_t next; /* ours: the producer index of fill, the consumer index of rx */
+    uint32_t next; /* ours: the producer index of fill and tx, the consumer index of rx and done */
     uint32_t mask;
     void *map;
     size_t map_size;
@@ -63,6 +70,7 @@ struct queue {
     bool given;    /* its packets come to the socket */
     struct ring fill;
     struct ring rx;
+    struct ring tx, done; /* of a part's first */
 };
 
 /* What one poller has of the device. */
@@ -219,6 +227,7 @@ static int map_ring(struct ring *r, int fd, const struct xdp_ring_offset *offset
     r->map = map;
     r->producer = (uint32_t *)((char *)map + offset->producer);
     r->consumer = (uint32_t *)((char *)map + offset->consumer);
+    r->flags = (uint32_t *)((char *)map + offset->flags);
     r->slots = (char *)map + offset->desc;
     r->mask = entries - 1;
     return 0;
@@ -229,15 +238,16 @@ static int set(int fd, int option, uint32_t value) {
 }
 
 /* A socket with its rings, not yet bound. */
-static int make_socket(struct queue *q) {
+static int make_socket(struct queue *q, bool sends) {
     q->fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
     if (q->fd < 0)
         return -1;
     struct xdp_mmap_offsets offsets;
     socklen_t n = sizeof offsets;
     if (set(q->fd, XDP_UMEM_FILL_RING, FAL_BACKEND_HOLD) < 0 ||
-        set(q->fd, XDP_UMEM_COMPLETION_RING, COMPLETION_RING) < 0 ||
+        set(q->fd, XDP_UMEM_COMPLETION_RING, sends ? FAL_TX_FRAMES : NO_RING) < 0 ||
         set(q->fd, XDP_RX_RING, FAL_RX_RING) < 0 ||
+        (sends && set(q->fd, XDP_TX_RING, FAL_TX_FRAMES) < 0) ||
         getsockopt(q->fd, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &n) < 0)
         return -1;
     if (n != sizeof offsets) { /* the layout of before Linux 5.4 */
@@ -247,15 +257,20 @@ static int make_socket(struct queue *q) {
     if (map_ring(&q->fill, q->fd, &offsets.fr, FAL_BACKEND_HOLD, sizeof(uint64_t),
                  XDP_UMEM_PGOFF_FILL_RING) < 0)
         return -1;
+    if (sends && (map_ring(&q->tx, q->fd, &offsets.tx, FAL_TX_FRAMES, sizeof(struct xdp_desc),
+                           XDP_PGOFF_TX_RING) < 0 ||
+                  map_ring(&q->done, q->fd, &offsets.cr, FAL_TX_FRAMES, sizeof(uint64_t),
+                           XDP_UMEM_PGOFF_COMPLETION_RING) < 0))
+        return -1;
     return map_ring(&q->rx, q->fd, &offsets.rx, FAL_RX_RING, sizeof(struct xdp_desc),
                     XDP_PGOFF_RX_RING);
 }
 
 static void close_socket(struct queue *q) {
-    if (q->fill.map)
-        munmap(q->fill.map, q->fill.map_size);
-    if (q->rx.map)
-        munmap(q->rx.map, q->rx.map_size);
+    const struct ring *rings[] = {&q->fill, &q->rx, &q->tx, &q->done};
+    for (unsigned i = 0; i < sizeof rings / sizeof *rings; i++)
+        if (rings[i]->map)
+            munmap(rings[i]->map, rings[i]->map_size);
     if (q->fd >= 0)
         close(q->fd);
     *q = (struct queue){.fd = -1, .id = q->id};
@@ -348,14 +363,16 @@ static int open_part(struct part *p, uint32_t ifindex, bool zero_copy, const cha
                      struct fal_error *err) {
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct queue *q = &p->queue[i];
-        if (make_socket(q) < 0)
+        if (make_socket(q, i == 0) < 0)
             return bind_failed(q, device, err);
         if (i == 0 && register_pool(p, err) < 0)
             return -1;
         uint16_t flags = i ? XDP_SHARED_UMEM : zero_copy ? XDP_ZEROCOPY : XDP_COPY;
+        if (i == 0) /* those that share its UMEM take it over */
+            flags |= XDP_USE_NEED_WAKEUP;
         int bound = bind_socket(p, q, ifindex, flags);
-        if (bound < 0 && i == 0 && zero_copy && errno != EBUSY)
-            bound = bind_socket(p, q, ifindex, XDP_COPY); /* the pool is pinned already */
+        if (bound < 0 && i == 0 && zero_copy && errno != EBUSY) /* the pool is pinned already */
+            bound = bind_socket(p, q, ifindex, XDP_COPY | XDP_USE_NEED_WAKEUP);
         if (bound < 0)
             return bind_failed(q, device, err);
     }
@@ -486,6 +503,8 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
     facts->queue_count = (uint32_t)n;
     memcpy(facts->queue, chosen, facts->queue_count * sizeof *chosen);
     facts->ifindex = x->ifindex;
+    facts->max_send =
+        d.mtu + LINK_HEADER < pools->frame_size ? d.mtu + LINK_HEADER : pools->frame_size;
     for (uint32_t i = 0; i < x->parts; i++)
         x->part[i].clock_offset = measure_offset(x->program.clock);
     return x;
@@ -569,6 +588,8 @@ static uint32_t fill(struct part *p, struct queue *q, const uint32_t *frame, uin
     __atomic_store_n(q->fill.producer, q->fill.next, __ATOMIC_RELEASE);
     q->held += n;
     p->wanted -= n;
+    if (__atomic_load_n(q->fill.flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP)
+        recvfrom(q->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL); /* a driver that waits for frames */
     /* Only now, so that before there are frames the host gets the packets, instead of nobody. */
     if (!q->given) {
         if (fal_xdp_give(p->program, q->id, q->fd) < 0)
@@ -591,6 +612,44 @@ static void af_xdp_refill(void *part, const uint32_t *frame, uint32_t n) {
     }
 }
 
+/* Without a driver of its own to do it, the kernel sends in this call, some frames at a time. */
+static void kick(const struct queue *q) {
+    for (int i = 0; i < KICKS; i++) {
+        if (__atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) == q->tx.next)
+            return;
+        if (!(__atomic_load_n(q->tx.flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP))
+            return;
+        if (sendto(q->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 && errno != EAGAIN)
+            return; /* EBUSY, ENOBUFS: again with tx_done */
+    }
+}
+
+static void af_xdp_tx_burst(void *part, const uint32_t *frame, const uint32_t *length, uint32_t n) {
+    struct part *p = part;
+    struct queue *q = &p->queue[0];
+    struct xdp_desc *slots = q->tx.slots;
+    for (uint32_t i = 0; i < n; i++)
+        slots[(q->tx.next + i) & q->tx.mask] =
+            (struct xdp_desc){.addr = (uint64_t)frame[i] << p->frame_shift, .len = length[i]};
+    q->tx.next += n;
+    __atomic_store_n(q->tx.producer, q->tx.next, __ATOMIC_RELEASE);
+    kick(q);
+}
+
+static uint32_t af_xdp_tx_done(void *part, uint32_t *frame, uint32_t max) {
+    struct part *p = part;
+    struct queue *q = &p->queue[0];
+    const uint64_t *slots = q->done.slots;
+    kick(q);
+    uint32_t n = __atomic_load_n(q->done.producer, __ATOMIC_ACQUIRE) - q->done.next;
+    n = n < max ? n : max;
+    for (uint32_t i = 0; i < n; i++)
+        frame[i] = (uint32_t)(slots[(q->done.next + i) & q->done.mask] >> p->frame_shift);
+    q->done.next += n;
+    __atomic_store_n(q->done.consumer, q->done.next, __ATOMIC_RELEASE);
+    return n;
+}
+
 static uint32_t af_xdp_wait(void *part, struct pollfd *fds, uint32_t max) {
     const struct part *p = part;
     uint32_t n = p->queue_count < max ? p->queue_count : max;
@@ -604,12 +663,13 @@ static uint32_t af_xdp_wait(void *part, struct pollfd *fds, uint32_t max) {
  * device is gone by a pending error on its sockets; poll() does not tell, and down is not gone. */
 static void af_xdp_stats(void *part, struct fal_backend_stats *stats) {
     struct part *p = part;
-    stats->if_dropped = 0;
+    stats->if_dropped = stats->send_failed = 0;
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct xdp_statistics s = {0};
         socklen_t size = sizeof s;
         if (getsockopt(p->queue[i].fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
             stats->if_dropped += s.rx_dropped + s.rx_ring_full;
+        stats->send_failed += s.tx_invalid_descs;
         int pending = 0;
         size = sizeof pending;
         if (getsockopt(p->queue[i].fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 && pending)
@@ -625,6 +685,8 @@ const struct fal_backend_ops fal_backend_af_xdp = {
     .rx_burst = af_xdp_rx_burst,
     .wants = af_xdp_wants,
     .refill = af_xdp_refill,
+    .tx_burst = af_xdp_tx_burst,
+    .tx_done = af_xdp_tx_done,
     .wait = af_xdp_wait,
     .stats = af_xdp_stats,
     .close = af_xdp_close,

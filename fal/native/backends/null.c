@@ -21,6 +21,8 @@ struct part {
     uint64_t next, step; /* the number of the next packet, and how far it is to the one after */
     uint64_t count;      /* 0: no end */
     uint16_t queue;
+    uint32_t sent; /* of `sending`: what tx_burst was given; it goes nowhere */
+    uint32_t sending[FAL_TX_FRAMES];
     uint32_t free; /* of `frame`: what the poller has handed over */
     uint32_t frame[FAL_BURST];
     uint8_t flow[FLOWS][FRAME_BYTES];
@@ -64,6 +66,7 @@ static void *null_open(const struct fal_backend_options *o, const struct fal_poo
     strcpy(facts->mode, "memory");
     facts->zero_copy = 1;
     facts->queue_count = o->pollers;
+    facts->max_send = pools->frame_size;
     for (uint32_t i = 0; i < o->pollers; i++) {
         struct part *b = parts[i] = &all[i];
         *b = (struct part){.pool = pools[i], .next = i, .step = o->pollers, .count = o->count};
@@ -111,6 +114,21 @@ static void null_refill(void *part, const uint32_t *frame, uint32_t n) {
     b->free += n;
 }
 
+static void null_tx_burst(void *part, const uint32_t *frame, const uint32_t *length, uint32_t n) {
+    struct part *b = part;
+    (void)length;
+    memcpy(b->sending + b->sent, frame, n * sizeof *frame);
+    b->sent += n;
+}
+
+static uint32_t null_tx_done(void *part, uint32_t *frame, uint32_t max) {
+    struct part *b = part;
+    uint32_t n = b->sent < max ? b->sent : max;
+    b->sent -= n;
+    memcpy(frame, b->sending + b->sent, n * sizeof *frame);
+    return n;
+}
+
 static uint32_t null_wait(void *part, struct pollfd *fds, uint32_t max) {
     (void)part, (void)fds, (void)max;
     return 0;
@@ -131,6 +149,8 @@ const struct fal_backend_ops fal_backend_null = {
     .rx_burst = null_rx_burst,
     .wants = null_wants,
     .refill = null_refill,
+    .tx_burst = null_tx_burst,
+    .tx_done = null_tx_done,
     .wait = null_wait,
     .stats = null_stats,
     .close = null_close,

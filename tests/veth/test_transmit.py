@@ -1,0 +1,220 @@
+"""What workers send: whole, in order, counted, and nobody's loss."""
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import socket
+import time
+
+import pytest
+from crash.hostile import Hostile, text
+from support import NULL, assert_books, eventually, udp
+
+import fal
+from fal.bindings import ffi, lib
+
+FRAMES = [udp(("10.0.0.1", 1000 + n), ("10.0.0.2", 53), bytes([n & 255]) * n) for n in range(1473)]
+SLOTS = lib.FAL_TX_SLOTS
+
+
+def listener(veth):
+    """Return a packet socket on the other end of the device, with room for all that is sent."""
+    with veth.outside.entered():
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    s.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+    s.bind((veth.peer, 3))  # ETH_P_ALL
+    s.settimeout(5)
+    return s
+
+
+@pytest.fixture
+def outside(served):
+    with listener(served[0]) as s:
+        yield s
+
+
+def hear(outside, n):
+    """Receive n frames that others have sent."""
+    got = []
+    while len(got) < n:
+        data, (_, _, kind, *_) = outside.recvfrom(4096)
+        if kind != socket.PACKET_OUTGOING:
+            got.append(data)
+    return got
+
+
+def test_what_is_injected_goes_out(served, outside):
+    """Byte-exact and in order, from several sockets, while packets come in."""
+    veth, poller = served
+    with fal.open(poller.device) as a, fal.open(poller.device, group=1) as b:
+        for frame in FRAMES[:3]:  # one at a time: each wakes a sleeping poller
+            assert a.inject(frame) == len(frame)
+            assert hear(outside, 1) == [frame]
+        for s in (a, b):
+            left = list(FRAMES)
+            while left:
+                n = s.inject_many(left)
+                assert hear(outside, n) == left[:n]
+                left = left[n:]
+        veth.send(*FRAMES[:50])
+        eventually(lambda: a.stats().recv == 50)
+        report = eventually(lambda: (r := poller.look())["sent"] == 3 + 2 * len(FRAMES) and r)
+        assert report["send_failed"] == 0
+        assert report["link_received"] == 50
+        assert_books(report)
+    idle = int(poller.ready["frames"]) - int(poller.ready["queues"]) * 2 * lib.FAL_RX_RING
+    eventually(lambda: poller.look()["frames_free"] == idle)
+
+
+@pytest.mark.parametrize("served", [("native", 4, 2)], indirect=True)
+def test_each_frame_wakes_a_sleeping_poller(served, outside):
+    """At once, not at its next tick: a frame whose wake-up got lost would come a second later."""
+    _, poller = served
+    outside.settimeout(0.5)
+    draw = random.Random(1)
+    with fal.open(poller.device, ring=64) as a, fal.open(poller.device, ring=64) as b:
+        for i in range(2000):
+            (a, b)[i & 1].inject(FRAMES[i % 1400])
+            assert hear(outside, 1) == [FRAMES[i % 1400]]
+            end = time.perf_counter() + draw.choice((0, 50e-6, 100e-6, 200e-6))
+            while time.perf_counter() < end:
+                pass  # about when it goes to sleep
+
+
+def test_what_cannot_be_sent_is_refused(served):
+    _, poller = served
+    with fal.open(poller.device) as s:
+        for length in (0, 13, 1523, 5000):
+            with pytest.raises(fal.FalError, match=f"a frame of {length} bytes.*14 to 1522") as e:
+                s.inject(bytes(length))
+            assert e.value.errno == errno.EMSGSIZE
+
+
+def test_a_full_area(make_veth, start_poller):
+    veth = make_veth()
+    poller = start_poller(veth.device, namespace=veth.inside)
+    with fal.open(poller.device) as s:
+        s.inject(FRAMES[0])
+        eventually(lambda: poller.look()["sent"] == 1)
+        poller.process.send_signal(signal.SIGSTOP)
+        os.waitpid(poller.pid, os.WUNTRACED)
+        assert s.inject_many([FRAMES[0]] * 1000) == SLOTS
+        with pytest.raises(fal.FalError, match=f"{SLOTS} frames are waiting") as e:
+            s.inject(FRAMES[0])
+        assert e.value.errno == errno.EAGAIN
+        poller.process.send_signal(signal.SIGCONT)
+        eventually(lambda: poller.look()["sent"] == 1 + SLOTS)
+        assert s.inject(FRAMES[0])
+
+
+@pytest.mark.parametrize("way", ["close", "kill the worker", "stop the poller"])
+def test_what_was_injected_before_an_end_still_goes_out(make_veth, start_poller, way):
+    veth = make_veth()
+    poller = start_poller(veth.device, "--idle", "sleep", namespace=veth.inside)
+    with listener(veth) as outside, fal.open(poller.device):
+        if way == "close":
+            with fal.open(poller.device) as s:
+                assert s.inject_many(FRAMES[:SLOTS]) == SLOTS
+        elif way == "kill the worker":
+            if (pid := os.fork()) == 0:
+                s = fal.open(poller.device)
+                os._exit(9 if s.inject_many(FRAMES[:SLOTS]) == SLOTS else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        else:
+            s = fal.open(poller.device)
+            s.inject(FRAMES[0])
+            poller.process.send_signal(signal.SIGTERM)
+            assert s.inject_many(FRAMES[1:SLOTS]) <= SLOTS
+            assert hear(outside, 1) == FRAMES[:1]
+            assert poller.wait() == 0
+            s.close()
+            return
+        assert hear(outside, SLOTS) == FRAMES[:SLOTS]
+
+
+def test_null_sends_nowhere(start_poller):
+    poller = start_poller("x", *NULL, "--wait", "9")
+    with fal.open(poller.device) as s:
+        sent = 0
+        while sent < 5000:
+            sent += s.inject_many([FRAMES[0]] * 500)
+        eventually(lambda: poller.look()["sent"] == sent)
+        with pytest.raises(fal.FalError, match="14 to 2048"):
+            s.inject(bytes(2049))
+
+
+def test_one_process_sends(start_poller):
+    poller = start_poller("x", *NULL, "--wait", "9")
+    with fal.open(poller.device) as s:
+        s.inject(FRAMES[0])
+        if (pid := os.fork()) == 0:
+            try:
+                s.inject(FRAMES[0])
+            except OSError as e:
+                os._exit(e.errno)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == errno.EBUSY
+
+
+# ---- hostile workers -----------------------------------------------------------------------------
+
+
+class Sender:
+    """A worker that writes what it likes into its transmit area."""
+
+    def __init__(self, h):
+        reply = h.ask(lib.FAL_TRANSMIT)
+        assert reply.code == 0, text(reply)
+        self.area_fd, self.wake_fd = h.fds[-2:]
+        segment = ffi.new("struct fal_segment *")
+        assert lib.fal_segment_map(self.area_fd, lib.FAL_TX_AREA, 1, segment, ffi.NULL) == 0
+        segment.fd = -1  # it is the client's
+        self.segment = ffi.gc(segment, lib.fal_segment_free)
+        self.area = ffi.cast("struct fal_transmit *", segment.address)
+
+
+def test_hostile_senders(make_veth, start_poller):
+    """Lengths and indices out of range, a full wake socket, pages pulled away."""
+    veth = make_veth()
+    poller = start_poller(veth.device, "--idle", "sleep", namespace=veth.inside)
+    with fal.open(poller.device, group=1) as honest:
+        with Hostile(poller).open(ring=64) as h:
+            sender = Sender(h)
+            assert h.ask(lib.FAL_TRANSMIT).code == errno.EALREADY
+            for i, length in enumerate((0, 13, 1523, 4097, 2**31, 2**32 - 1)):
+                sender.area.length[i] = length
+                sender.area.producer = i + 1
+            os.set_blocking(sender.wake_fd, False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(10000):
+                    os.write(sender.wake_fd, bytes(4096))
+            eventually(lambda: poller.look()["send_failed"] == 6)
+            assert poller.look()["sent"] == 0
+            for call in (os.truncate, os.posix_fallocate):
+                words = (0,) if call is os.truncate else (0, lib.FAL_TX_AREA * 2)
+                with pytest.raises(OSError, match="not permitted"):
+                    call(
+                        f"/proc/self/fd/{sender.area_fd}" if len(words) == 1 else sender.area_fd,
+                        *words,
+                    )
+            sender.area.producer = 6 + SLOTS + 1  # impossible
+            os.write(sender.wake_fd, b"x")
+            reply = eventually(h.reply)
+            assert (reply.type, reply.code) == (lib.FAL_BYE, errno.EPROTO)
+        for _ in range(50):  # it goes while it is being served
+            with Hostile(poller).open(ring=64) as h:
+                sender = Sender(h)
+                for i in range(SLOTS):
+                    sender.area.length[i] = 60
+                sender.area.producer = SLOTS
+                os.set_blocking(sender.wake_fd, True)
+                os.write(sender.wake_fd, b"x")
+        veth.send(FRAMES[0])
+        assert len(honest.recv_batch(timeout=5)) == 1
+        assert honest.inject(FRAMES[0])
+        eventually(lambda: len(poller.look()["sockets"]) == 0)
+        report = eventually(lambda: (r := poller.look())["sent"] == 50 * SLOTS + 1 and r)
+        assert report["send_failed"] == 6
+    assert poller.stop() == 0
