@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from collections import Counter
 
 import pytest
 from crash.hostile import Hostile, text
@@ -68,17 +69,24 @@ def test_what_is_injected_goes_out(served, outside):
     eventually(lambda: poller.look()["frames_free"] == idle)
 
 
-@pytest.mark.parametrize("served", [("native", 4, 2)], indirect=True)
-def test_each_frame_wakes_a_sleeping_poller(served, outside):
+@pytest.mark.parametrize("pollers", [1, 2])
+@pytest.mark.parametrize("idle", ["sleep", "adaptive"])
+def test_each_frame_wakes_a_sleeping_poller(make_veth, start_poller, idle, pollers):
     """At once, not at its next tick: a frame whose wake-up got lost would come a second later."""
-    _, poller = served
-    outside.settimeout(0.5)
+    veth = make_veth(queues=pollers)
+    cpus = ",".join(map(str, range(pollers)))
+    poller = start_poller(veth.device, "--idle", idle, "--cpus", cpus, namespace=veth.inside)
     draw = random.Random(1)
-    with fal.open(poller.device, ring=64) as a, fal.open(poller.device, ring=64) as b:
-        for i in range(2000):
+    with (
+        listener(veth) as outside,
+        fal.open(poller.device, ring=64) as a,
+        fal.open(poller.device, ring=64) as b,
+    ):
+        outside.settimeout(0.5)
+        for i in range(5000):
             (a, b)[i & 1].inject(FRAMES[i % 1400])
             assert hear(outside, 1) == [FRAMES[i % 1400]]
-            end = time.perf_counter() + draw.choice((0, 50e-6, 100e-6, 200e-6))
+            end = time.perf_counter() + draw.uniform(0, 20e-6) + 50e-6 * (idle == "adaptive")
             while time.perf_counter() < end:
                 pass  # about when it goes to sleep
 
@@ -109,29 +117,39 @@ def test_a_full_area(make_veth, start_poller):
         assert s.inject(FRAMES[0])
 
 
-@pytest.mark.parametrize("way", ["close", "kill the worker", "stop the poller"])
-def test_what_was_injected_before_an_end_still_goes_out(make_veth, start_poller, way):
+def test_what_was_injected_before_a_close_still_goes_out(make_veth, start_poller):
+    """Of many at a time, so that the poller hears of their ends before it has sent all."""
     veth = make_veth()
-    poller = start_poller(veth.device, "--idle", "sleep", namespace=veth.inside)
-    with listener(veth) as outside, fal.open(poller.device):
-        if way == "close":
-            with fal.open(poller.device) as s:
-                assert s.inject_many(FRAMES[:SLOTS]) == SLOTS
-        elif way == "kill the worker":
-            if (pid := os.fork()) == 0:
-                s = fal.open(poller.device)
-                os._exit(9 if s.inject_many(FRAMES[:SLOTS]) == SLOTS else 1)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-        else:
-            s = fal.open(poller.device)
+    poller = start_poller(veth.device, namespace=veth.inside)
+    with listener(veth) as outside:
+        sockets = [fal.open(poller.device, ring=64) for _ in range(20)]
+        for s in sockets:
             s.inject(FRAMES[0])
-            poller.process.send_signal(signal.SIGTERM)
-            assert s.inject_many(FRAMES[1:SLOTS]) <= SLOTS
-            assert hear(outside, 1) == FRAMES[:1]
-            assert poller.wait() == 0
+        assert hear(outside, len(sockets)) == [FRAMES[0]] * len(sockets)
+        poller.process.send_signal(signal.SIGSTOP)
+        os.waitpid(poller.pid, os.WUNTRACED)
+        for s in sockets:
+            assert s.inject_many(FRAMES[:SLOTS]) == SLOTS
             s.close()
-            return
+        poller.process.send_signal(signal.SIGCONT)
+        sent = Counter(hear(outside, len(sockets) * SLOTS))
+        assert sent == {frame: len(sockets) for frame in FRAMES[:SLOTS]}
+
+
+def test_what_was_injected_before_a_death_still_goes_out(make_veth, start_poller):
+    veth = make_veth()
+    poller = start_poller(veth.device, namespace=veth.inside)
+    with listener(veth) as outside:
+        if (pid := os.fork()) == 0:
+            s = fal.open(poller.device)
+            os._exit(9 if s.inject_many(FRAMES[:SLOTS]) == SLOTS else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
         assert hear(outside, SLOTS) == FRAMES[:SLOTS]
+        with fal.open(poller.device) as s:
+            s.inject_many(FRAMES[:SLOTS])
+            poller.process.send_signal(signal.SIGTERM)
+            assert hear(outside, SLOTS) == FRAMES[:SLOTS]
+        assert poller.wait() == 0
 
 
 def test_null_sends_nowhere(start_poller):
