@@ -56,5 +56,6 @@ def flow_hash(
     if not 0 <= seed < 1 << 64:
         raise FalError(22, f"seed {seed}: 0 to 2**64 - 1")
     flow, frame = _ffi.new("struct fal_flow *"), _ffi.from_buffer(data)
-    _lib.fal_flow(frame, len(frame), seed, flow)  # in bytes, whatever the items of `data` are
+    # in bytes, whatever the items of `data` are
+    _lib.fal_flow(frame, len(frame), seed, _lib.FAL_HASH_FLOW, flow)
     return int(flow.hash)

@@ -189,7 +189,7 @@ static void classify(struct fal_poller *p, struct fal_desc *packets, uint32_t n)
         if (i + 4 < n)
             __builtin_prefetch(p->pool.frames + packets[i + 4].offset);
         struct fal_desc *d = &packets[i];
-        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, &flow);
+        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, FAL_HASH_FLOW, &flow);
         d->hash = flow.hash;
         d->vlan_tci = flow.vlan_tci;
         d->flags |= (uint16_t)(FAL_DESC_FIRST | (flow.flags & FAL_FLOW_VLAN ? FAL_DESC_VLAN : 0) |

@@ -22,7 +22,7 @@ BASE = {"layout", "base"}
 ROOMS = {
     "layout": set(),
     "ring": {"layout"},
-    "flow": set(),
+    "flow": {"layout"},
     "bpf": set(),
     "fanout": {"layout"},
     "base": {"layout"},
