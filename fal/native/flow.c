@@ -312,7 +312,7 @@ static void walk_any(const uint8_t *data, uint32_t caplen, uint64_t key, uint32_
 
 /* Which datagram a fragment belongs to.  Unlike the hash it tells the directions apart: each has
  * identifications of its own. */
-static RARE void note_fragment(struct layer ip, struct layer upper, uint64_t key, uint32_t spec,
+static RARE void note_fragment(struct layer ip, struct layer upper, uint64_t key,
                                struct fal_flow *out) {
     uint64_t ends, id;
     if (ip.type == ETHERTYPE_IPV4) {
@@ -322,7 +322,7 @@ static RARE void note_fragment(struct layer ip, struct layer upper, uint64_t key
         ends = mix(endpoint6(ip.at + 8, 0, key), endpoint6(ip.at + 24, 0, key));
         id = load32(upper.at - 4);
     }
-    out->datagram = mix(ends ^ key, id | (uint64_t)upper.type << 32 | (uint64_t)spec << 40);
+    out->datagram = mix(ends ^ key, id | (uint64_t)upper.type << 32);
     out->flags |= upper.fragment;
 }
 
@@ -400,7 +400,7 @@ walk(const uint8_t *data, uint32_t caplen, uint64_t key, uint32_t spec, struct f
         if (unlikely(upper.fragment)) {
             if (spec & PLAIN)
                 break;
-            note_fragment(l, upper, key, spec, out);
+            note_fragment(l, upper, key, out);
             if (upper.fragment & FAL_FLOW_FIRST)
                 out->whole = whole_hash(data, caplen, key, spec);
             return;

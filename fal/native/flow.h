@@ -21,7 +21,7 @@ struct fal_flow {
     uint32_t hash; /* the same in both directions; all 32 bits are equally good */
     uint16_t vlan_tci;
     uint16_t flags;
-    uint64_t datagram; /* of source, destination, protocol, identification, and what is hashed */
+    uint64_t datagram; /* of source, destination, protocol and identification */
     uint32_t whole;    /* the hash that the datagram would have in one piece */
     uint32_t pad;
 };

@@ -23,6 +23,7 @@ ROOMS = {
     "layout": set(),
     "ring": {"layout"},
     "flow": {"layout"},
+    "defrag": {"layout", "flow"},
     "bpf": set(),
     "fanout": {"layout"},
     "base": {"layout"},
@@ -30,7 +31,8 @@ ROOMS = {
     "tpacket": BASE,
     "backend": BASE,
     "backends": BASE | {"backend", "tpacket"},
-    "poller": BASE | {"ring", "flow", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
+    "poller": BASE
+    | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "tpacket"},
     "pcap": BASE | {"client"},
 }
