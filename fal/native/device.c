@@ -170,9 +170,10 @@ static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group
             }
         }
         g->record = groups[i].record;
+        g->fanout = groups[i].fanout;
         g->steering = (struct fal_steering){
-            .mode = groups[i].mode, .members = groups[i].started, .next = 1, .table = g->table};
-        if (groups[i].mode == FAL_MODE_HASH && groups[i].started &&
+            .mode = g->fanout.mode, .members = groups[i].started, .next = 1, .table = g->table};
+        if (g->fanout.mode == FAL_MODE_HASH && groups[i].started &&
             fal_buckets_build(ids, groups[i].started, g->table) < 0) {
             free_plan(plan);
             return NULL;

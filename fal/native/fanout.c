@@ -6,46 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Modes ---- */
-
-/* Every word that names a mode.  A mode's own name stands first among its words. */
-static const struct {
-    const char *word;
-    int mode;
-} words[] = {
-    {"hash", FAL_MODE_HASH},
-    {"lb", FAL_MODE_LB},
-};
-
-#define WORDS (sizeof words / sizeof words[0])
-
-/* Not strcasecmp: that follows the program's locale, and these words must not. */
-static bool same_word(const char *lower, const char *word) {
-    for (; *lower; lower++, word++) {
-        char c = *word;
-        if (c >= 'A' && c <= 'Z')
-            c = (char)(c - 'A' + 'a');
-        if (c != *lower)
-            return false;
-    }
-    return *word == '\0';
-}
-
-int fal_mode_parse(const char *word) {
-    if (word)
-        for (size_t i = 0; i < WORDS; i++)
-            if (same_word(words[i].word, word))
-                return words[i].mode;
-    return -1;
-}
-
-const char *fal_mode_name(int mode) {
-    for (size_t i = 0; i < WORDS; i++)
-        if (words[i].mode == mode)
-            return words[i].word;
-    return NULL;
-}
-
 /* ---- Buckets ----
  *
  * A Maglev table.  Every member has a list of all buckets in the order in which it would like them.

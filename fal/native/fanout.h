@@ -1,8 +1,8 @@
 /* Fan-out: which member of a group gets a packet.  Pure: it knows no backend, parses no packet,
  * calls nothing but libc, and holds no state of its own.
  *
- * Two halves.  The control thread names a mode and builds a table when a member comes or goes; the
- * poller steers bursts by it.  docs/fanout.md says why it is made so and what was measured.
+ * Two halves.  The control thread builds a table when a member comes or goes; the poller steers
+ * bursts by it.  docs/fanout.md says why it is made so and what was measured.
  *
  * Plain enough for cffi to take verbatim (declarations and integer constants only).
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -14,12 +14,6 @@
 #define FAL_BUCKETS       16384 /* buckets of a group: the top 14 bits of a packet's hash */
 #define FAL_BUCKET_SHIFT  18    /* bucket = hash >> FAL_BUCKET_SHIFT */
 #define FAL_GROUP_MEMBERS 256   /* at most; a member's number fits in a byte */
-
-/* The mode that a word means, in upper or lower case; -1: no such word. */
-int fal_mode_parse(const char *word);
-
-/* The word for a mode; NULL: no such mode. */
-const char *fal_mode_name(int mode);
 
 /* Deals the buckets out to n members: table[b], b in 0..FAL_BUCKETS-1, becomes the number (the
  * index in ids[]) of the member that has bucket b.  Who gets what depends on the set of ids alone,

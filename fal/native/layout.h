@@ -192,7 +192,7 @@ struct fal_queue_status {
 struct fal_group_status {
     uint32_t live;
     int32_t id; /* -1: the nameless group of one socket */
-    uint32_t mode;
+    struct fal_fanout fanout;
     uint32_t pad;
     uint64_t received;
     uint64_t filtered;
@@ -236,7 +236,9 @@ struct fal_poller_status {
     uint32_t queues; /* records in use of the arrays below: none has more behind these */
     uint32_t groups;
     uint32_t members;
-    uint32_t pad[7];
+    uint32_t pad[3];
+    uint64_t unparsed;       /* packets without IP addresses: steered by their MACs */
+    uint64_t defrag_evicted; /* datagrams forgotten before their time: see defrag.h */
     struct fal_queue_status queue[FAL_MAX_QUEUES];
     struct fal_group_status group[FAL_GROUP_RECORDS];
     struct fal_member_status member[FAL_MAX_MEMBERS];

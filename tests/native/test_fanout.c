@@ -219,23 +219,6 @@ static void test_steer_unknown(void) {
     CHECK(!member[0] && !member[1] && !member[2] && !member[3]);
 }
 
-static void test_words(void) {
-    CHECK(FAL_MODE_HASH == 0 && FAL_MODE_LB == 1);
-    CHECK(fal_mode_parse("hash") == FAL_MODE_HASH);
-    CHECK(fal_mode_parse("HASH") == FAL_MODE_HASH);
-    CHECK(fal_mode_parse("Lb") == FAL_MODE_LB);
-    static const char *const unknown[] = {"",      "h",     "has",   "hashh", " hash",
-                                          "hash ", "hash+", "lb,lb", "0",     "h\xc1sh"};
-    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++)
-        CHECK(fal_mode_parse(unknown[i]) == -1);
-    CHECK(fal_mode_parse(NULL) == -1);
-
-    CHECK(strcmp(fal_mode_name(FAL_MODE_HASH), "hash") == 0);
-    CHECK(strcmp(fal_mode_name(FAL_MODE_LB), "lb") == 0);
-    CHECK(fal_mode_name(-1) == NULL);
-    CHECK(fal_mode_name(99) == NULL);
-}
-
 int main(void) {
     test_join_and_leave();
     test_order_does_not_matter();
@@ -245,6 +228,5 @@ int main(void) {
     test_steer_hash();
     test_steer_lb();
     test_steer_unknown();
-    test_words();
     return 0;
 }

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fal
+from fal import modes
 from fal.bindings import ffi, lib
 
 HERE = Path(__file__).parent
@@ -53,8 +54,21 @@ def test_vectors_are_those_of_the_reference() -> None:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=range(len(VECTORS)))
 def test_vector(vector: dict) -> None:
-    fields = WORDS[vector["mode"]]
-    assert flow(bytes.fromhex(vector["frame"]), vector["seed"], fields).hash == vector["hash"]
+    frame = bytes.fromhex(vector["frame"])
+    assert fal.flow_hash(frame, vector["mode"], vector["seed"]) == vector["hash"]
+
+
+def test_words_come_to_the_same_fields() -> None:
+    assert {word: modes.parse(word).hash for word in WORDS} == WORDS
+
+
+def test_flow_hash_of_a_fragment() -> None:
+    """As if it were the first piece of its datagram to come."""
+    for version in ("IPv4", "IPv6"):
+        first, later = (CASES[f"{version} UDP, {which} fragment"] for which in ("first", "later"))
+        assert fal.flow_hash(first, "hash+defrag") == fal.flow_hash(CASES[f"{version} UDP"])
+        assert fal.flow_hash(later, "hash+defrag") == fal.flow_hash(later)
+        assert fal.flow_hash(first, "hash|rollover") == fal.flow_hash(later)
 
 
 @pytest.mark.parametrize("word", WORDS)

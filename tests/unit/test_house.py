@@ -27,6 +27,7 @@ ROOMS = {
     "bpf": set(),
     "fanout": {"layout"},
     "base": {"layout"},
+    "modes": BASE,
     "arena": BASE | {"ring"},  # the status is read and written under a sequence number
     "tpacket": BASE,
     "backend": BASE,
