@@ -27,12 +27,31 @@ int fal_buckets_build(const uint64_t *ids, uint32_t n, uint8_t *table);
 struct fal_steering {
     uint32_t mode;        /* enum fal_mode */
     uint32_t members;     /* 1..FAL_GROUP_MEMBERS */
-    uint64_t next;        /* lb: whose turn it is, modulo members; starts at 1, as in the kernel */
+    uint64_t next;        /* lb: whose turn it is, modulo members; starts at 1, as in the kernel.
+                             rnd: the state of its generator; starts as any seed */
     const uint8_t *table; /* hash: FAL_BUCKETS entries, each below members */
+    /* rollover: where the packets of a member without room went last; as a mode, [0] is the member
+     * that is being filled.  Starts as all zero. */
+    uint8_t elsewhere[FAL_GROUP_MEMBERS];
 };
 
-/* Writes to member[i] the number, 0..members-1, of the member that gets packets[i], for n packets.
- * hash reads the descriptors' hash and nothing else; lb reads no descriptor. */
-void fal_steer(struct fal_steering *s, const struct fal_desc *packets, uint32_t n, uint8_t *member);
+/* Packets, and beside them what is in no descriptor: an entry for each packet. */
+struct fal_burst {
+    const struct fal_desc *packets;
+    const uint16_t *cpu;     /* cpu: that received it; NULL, where nobody knows, is CPU 0 */
+    const uint32_t *verdict; /* cbpf: what the group's program returned */
+    uint32_t n;
+};
+
+/* Writes to member[i] the number, 0..members-1, of the member that gets packets[i].  hash and qm
+ * read the descriptors' hash or queue and nothing else of them; the others read no descriptor. */
+void fal_steer(struct fal_steering *s, const struct fal_burst *burst, uint8_t *member);
+
+/* After fal_steer where rollover is the mode or a flag: moves packets away from members whose ring
+ * has no room (as a mode: is backlogged) to others that have.  room[i] is the room in member i's
+ * ring of capacity[i], in packets, and is counted down.  A packet for which there is no room keeps
+ * its member, to be dropped there. */
+void fal_rollover(struct fal_steering *s, const uint32_t *capacity, uint32_t *room, uint32_t n,
+                  uint8_t *member);
 
 #endif

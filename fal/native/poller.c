@@ -226,6 +226,15 @@ static const struct fal_desc *hash_again(struct fal_poller *p, const struct grou
     return again;
 }
 
+static void roll_over(struct group *g, uint32_t n, uint8_t *member) {
+    uint32_t capacity[FAL_GROUP_MEMBERS], room[FAL_GROUP_MEMBERS];
+    for (uint32_t i = 0; i < g->steering.members; i++) {
+        capacity[i] = g->member[i]->ring.mask + 1;
+        room[i] = fal_producer_room(&g->member[i]->ring);
+    }
+    fal_rollover(&g->steering, capacity, room, n, member);
+}
+
 static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc *packets,
                     const struct fal_flow *flows, const uint32_t *frame, uint32_t n) {
     struct fal_group_status *books = &p->mine->group[g->record];
@@ -238,7 +247,9 @@ static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc
         return;
     }
     packets = hash_again(p, g, packets, flows, n, again);
-    fal_steer(&g->steering, packets, n, member);
+    fal_steer(&g->steering, &(struct fal_burst){.packets = packets, .n = n}, member);
+    if (g->fanout.mode == FAL_MODE_ROLLOVER || g->fanout.flags & FAL_FANOUT_ROLLOVER)
+        roll_over(g, n, member);
     for (uint32_t i = 0; i < n; i++) {
         struct socket_ring *s = g->member[member[i]];
         if (fal_producer_room(&s->ring)) {
@@ -446,9 +457,10 @@ void fal_poller_adopt(struct fal_poller *p, struct plan *plan) {
     for (uint32_t i = 0; i < plan->groups; i++) {
         struct group *g = &plan->group[i], *before = find_group(old, g->record);
         struct fal_group_status *books = &p->mine->group[g->record];
-        if (before)
+        if (before) {
             g->steering.next = before->steering.next;
-        else
+            memcpy(g->steering.elsewhere, before->steering.elsewhere, sizeof g->steering.elsewhere);
+        } else
             *books = (struct fal_group_status){.live = 1};
         books->id = plan->about[i].id;
         books->fanout = plan->about[i].fanout;

@@ -72,11 +72,12 @@ def test_steering() -> None:
     steering = ffi.new("struct fal_steering *", {"members": 3, "next": 1, "table": table})
     member = ffi.new("uint8_t[]", 4)
 
+    burst = ffi.new("struct fal_burst *", {"packets": packets, "n": 4})
     steering.mode = lib.FAL_MODE_HASH
-    lib.fal_steer(steering, packets, 4, member)
+    lib.fal_steer(steering, burst, member)
     assert list(member) == [0, 1, (BUCKETS - 1) % 3, 0]
 
     steering.mode = lib.FAL_MODE_LB
-    lib.fal_steer(steering, packets, 4, member)
+    lib.fal_steer(steering, burst, member)
     assert list(member) == [1, 2, 0, 1]
     assert steering.next == 5

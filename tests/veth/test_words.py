@@ -4,7 +4,7 @@ import errno
 from collections import Counter
 
 import pytest
-from support import assert_books, eventually, quiet, received, send_slowly
+from support import assert_books, eventually, quiet, received, send_slowly, udp
 from unit import reference_hash as reference
 
 import fal
@@ -85,6 +85,20 @@ def test_fragments_out_of_order(sort_out):
 def test_unparsed_packets_are_counted(sort_out):
     _, _, report = sort_out("hash", CASES["IPv4 TCP"], *(CASES[name] for name in UNPARSED))
     assert report["unparsed"] == len(UNPARSED)
+
+
+def test_qm_goes_by_the_queue(make_veth, start_poller):
+    veth = make_veth(queues=4)
+    poller = start_poller(veth.device, "--mode", "native", namespace=veth.inside)
+    frames = [udp(("10.0.0.1", 1 + i), ("10.0.0.2", 9)) for i in range(100)]
+    with fal.open(poller.device) as witness:
+        group = [fal.open(poller.device, group=1, fanout="qm", ring=256) for _ in range(3)]
+        send_slowly(veth, frames, witness)
+        got = [received(s) for s in group]
+        assert sum(map(len, got)) == len(frames)
+        assert all(d["queue"] % 3 == i for i, packets in enumerate(got) for d, _ in packets)
+        for s in group:
+            s.close()
 
 
 def test_a_group_has_one_word(make_veth, start_poller):
