@@ -186,12 +186,11 @@ static RARE struct layer behind_extensions(struct layer l, uint32_t spec) {
         if (size > l.left)
             return l;
         uint32_t word = load16be(l.at + 2) & 0xfff9; /* the offset, and "more fragments" */
-        bool fragment = l.type == PROTOCOL_FRAGMENT && word;
+        uint16_t fragment = l.type == PROTOCOL_FRAGMENT && word ? fragment_at(word >> 3, spec) : 0;
         l = behind(l, size, l.at[0]);
-        if (fragment) {
-            l.fragment = fragment_at(word >> 3, spec);
+        l.fragment = fragment;
+        if (fragment)
             return l;
-        }
     }
     return l;
 }

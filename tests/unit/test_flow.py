@@ -226,6 +226,13 @@ def test_fragments() -> None:
     assert not flow(CASES["IPv6 UDP behind all headers"]).flags
 
 
+def test_the_whole_has_its_headers_behind_the_fragment_header() -> None:
+    headers = reference.fragment6(0, 1, reference.OPTIONS) + reference.extension(reference.UDP)
+    packet = reference.extended(reference.FRAGMENT, headers, reference.UDP)
+    first = flow(reference.ether(reference.IPV6, packet))
+    assert first.whole == value("IPv6 UDP")
+
+
 @given(st.integers(0, 2**16 - 1), address4, address4)
 def test_datagrams_differ(identification: int, a: bytes, b: bytes) -> None:
     def datagram(number: int, source: bytes, destination: bytes, protocol: int = 17) -> int:
