@@ -15,7 +15,8 @@ from importlib.metadata import version as _version
 
 from fal.bindings import ffi as _ffi
 from fal.bindings import lib as _lib
-from fal.errors import FalError, PollerGone, c_string
+from fal.errors import FalError, PollerGone
+from fal.modes import parse as _parse
 from fal.socket import Batch, Socket, Stats
 
 __version__ = _version("pcap-fal")
@@ -36,7 +37,8 @@ def open(
     """Open a socket on "fal:NAME" and take traffic from now on.
 
     group: 0..65535, shared with the other workers of the group; None: everything.
-    fanout: "hash" (a flow's packets meet one worker) or "lb" (in turn); None: as the group is.
+    fanout: "hash" (a flow's packets meet one worker), "lb" (in turn), or any other that `fal modes`
+        lists, with flags: "hash+rollover"; None: as the group is.
     snaplen: bytes of a packet to give at most.
     timeout: seconds that receiving waits at most; None: for ever (iterating goes on all the same).
     ring: packets that may lie unread, a power of two.
@@ -50,11 +52,19 @@ def open(
 def flow_hash(
     data: bytes | bytearray | memoryview, mode: str = "hash", seed: int = HASH_SEED
 ) -> int:
-    """Return the 32-bit flow hash of an Ethernet frame, as fal-poller computes it."""
-    if _lib.fal_mode_parse(c_string(mode)) != _lib.FAL_MODE_HASH:
-        raise FalError(22, f"mode '{mode}' does not hash (known: hash)")
+    """Return the 32-bit flow hash of an Ethernet frame, as fal-poller computes it.
+
+    mode: a word that hashes, with flags ("flow_2_tuple", "hash+inner"), as in `fal modes`.
+    With "defrag", that of a fragment which is the first of its datagram to come.
+    """
+    fanout = _parse(mode)
+    if fanout.mode != _lib.FAL_MODE_HASH:
+        raise FalError(22, f"mode '{mode}' does not hash (see `fal modes`)")
     if not 0 <= seed < 1 << 64:
         raise FalError(22, f"seed {seed}: 0 to 2**64 - 1")
     flow, frame = _ffi.new("struct fal_flow *"), _ffi.from_buffer(data)
-    _lib.fal_flow(frame, len(frame), seed, flow)  # in bytes, whatever the items of `data` are
+    # in bytes, whatever the items of `data` are
+    _lib.fal_flow(frame, len(frame), seed, fanout.hash, flow)
+    if fanout.flags & _lib.FAL_FANOUT_DEFRAG and flow.flags & _lib.FAL_FLOW_FIRST:
+        return int(flow.whole)
     return int(flow.hash)

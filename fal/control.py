@@ -364,7 +364,7 @@ class Control:
         members = [s for g in groups for s in g.members]
         places = ffi.new("struct fal_plan_member[]", len(members))
         for a, g in zip(about, groups, strict=True):
-            a.id, a.record, a.mode = g.id, g.record, g.mode
+            a.id, a.record, a.fanout = g.id, g.record, g.fanout
             a.started, a.admitted = len(g.started), len(g.admitted)
         for p, s in zip(places, members, strict=True):
             p.id, p.socket, p.record, p.pid = s.id, s.number, s.record, s.pid

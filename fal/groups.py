@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
-from fal.bindings import ffi, lib
+from fal import modes
+from fal.bindings import lib
 from fal.errors import FalError
+from fal.modes import Fanout
 
 
 @dataclass(eq=False)
@@ -27,7 +29,7 @@ class Socket:
 @dataclass(eq=False)
 class Group:
     id: int  # -1: the nameless group of a socket that is in none
-    mode: int
+    fanout: Fanout
     record: int = -1  # in the status
     started: list[Socket] = field(default_factory=list)  # in the order of their numbers
     admitted: list[Socket] = field(default_factory=list)
@@ -37,23 +39,8 @@ class Group:
         return self.started + self.admitted
 
 
-def parse_mode(word: str) -> int | None:
-    """Return the mode that a user's word means; None: he named none.  EINVAL: no such word."""
-    if not word:
-        return None
-    mode: int = lib.fal_mode_parse(word.encode())
-    if mode < 0:
-        known = ", ".join(ffi.string(lib.fal_mode_name(m)).decode() for m in modes())
-        raise FalError(errno.EINVAL, f"unknown fan-out mode '{word}' (known: {known})")
-    return mode
-
-
-def modes() -> list[int]:
-    return [mode for mode in range(256) if lib.fal_mode_name(mode) != ffi.NULL]
-
-
-def mode_name(mode: int) -> str:
-    return str(ffi.string(lib.fal_mode_name(mode)).decode())
+HASH = Fanout(lib.FAL_MODE_HASH, 0, lib.FAL_HASH_FLOW)
+EVERYTHING = Fanout(lib.FAL_MODE_LB, 0, lib.FAL_HASH_FLOW)  # to the one member that there is
 
 
 class Groups:
@@ -66,15 +53,14 @@ class Groups:
         """Put a socket into a group (-1: none), making that where needed."""
         if not -1 <= group_id <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group_id}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
-        mode = parse_mode(word)
+        fanout = modes.parse(word) if word else None
         found = [g for g in self.groups if g.id == group_id] if group_id >= 0 else []
         if found:
             group = found[0]
-            if mode not in (None, group.mode):
-                assert mode is not None
+            if fanout not in (None, group.fanout):
                 raise FalError(
                     errno.EINVAL,
-                    f"group {group_id} has mode {mode_name(group.mode)}, not {mode_name(mode)}"
+                    f"group {group_id} has mode {group.fanout}, not {fanout}"
                     " (name its mode, or none)",
                 )
             if len(group.members) >= lib.FAL_GROUP_MEMBERS:
@@ -87,8 +73,7 @@ class Groups:
                 raise FalError(
                     errno.ENOSPC, f"all {lib.FAL_MAX_GROUPS} groups of this fal-poller are in use"
                 )
-            fallback = lib.FAL_MODE_HASH if group_id >= 0 else lib.FAL_MODE_LB
-            group = Group(group_id, fallback if mode is None else mode)
+            group = Group(group_id, fanout or (HASH if group_id >= 0 else EVERYTHING))
         self.remove(socket)
         if group not in self.groups:  # new, or ended with that
             self.groups.append(group)

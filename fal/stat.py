@@ -17,7 +17,7 @@ from rich.table import Table
 
 from fal import runtime, status
 from fal.bindings import ffi, lib
-from fal.groups import mode_name
+from fal.modes import fanout_of
 
 DROPS = {"ring_full": lib.FAL_DROP_RING_FULL, "no_member": lib.FAL_DROP_NO_MEMBER}
 PIPED_WIDTH = 200  # where no terminal says how wide it is: no figure is cut
@@ -51,7 +51,7 @@ def group_report(records: list[Any], members: list[dict[str, Any]]) -> dict[str,
     gone = total(records, "gone_delivered", "gone_consumed", "gone_abandoned")
     return {
         "id": records[0].id,
-        "mode": mode_name(records[0].mode),
+        "mode": str(fanout_of(records[0].fanout)),
         **total(records, "received", "filtered", "delivered"),
         "app_received": gone["gone_consumed"] + sum(m["consumed"] for m in members),
         "app_dropped": sum(drops.values())
@@ -100,7 +100,7 @@ def report(segment: status.Status) -> dict[str, Any]:
         "state": "running" if segment.running else "crashed",
         "link_received": sum(now.received for now in pollers) + if_dropped,
         "if_dropped": if_dropped,
-        **total(pollers, "sent", "send_failed"),
+        **total(pollers, "sent", "send_failed", "unparsed", "defrag_evicted"),
         "cpus": [{"cpu": p.cpu, "node": p.node, "received": p.received} for p in pollers],
         "queues": sorted(
             (
@@ -171,6 +171,7 @@ class Tables:
             f"[bold]{r['name']}[/] {r['device']} {r['backend']} {r['mode']} pid {r['pid']}"
             f" {'[green]running' if r['state'] == 'running' else '[red]crashed'}[/]"
             f"  link {r['link_received']:,} ({rate:,.0f}/s), interface dropped {r['if_dropped']:,},"
+            f" unparsed {r['unparsed']:,}, defrag evicted {r['defrag_evicted']:,},"
             f" frames free {r['frames_free']:,} of {r['frames']:,}"
         )
         table = Table("group", "mode", "member", "pid", box=None, pad_edge=False)

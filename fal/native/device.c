@@ -141,6 +141,13 @@ static void free_plan(struct plan *plan) {
     }
 }
 
+/* rnd: another sequence in each group and poller, and with a fixed seed the same at each start. */
+static uint64_t first_turn(const struct fal_poller *p, const struct fal_plan_group *group) {
+    if (group->fanout.mode != FAL_MODE_RND)
+        return 1;
+    return p->hash_seed ^ (uint64_t)p->index << 48 ^ (uint64_t)(uint32_t)group->id << 32;
+}
+
 static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group *groups,
                                uint32_t n, const struct fal_plan_member *members) {
     struct plan *plan = calloc(1, sizeof *plan);
@@ -170,9 +177,12 @@ static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group
             }
         }
         g->record = groups[i].record;
-        g->steering = (struct fal_steering){
-            .mode = groups[i].mode, .members = groups[i].started, .next = 1, .table = g->table};
-        if (groups[i].mode == FAL_MODE_HASH && groups[i].started &&
+        g->fanout = groups[i].fanout;
+        g->steering = (struct fal_steering){.mode = g->fanout.mode,
+                                            .members = groups[i].started,
+                                            .next = first_turn(p, &groups[i]),
+                                            .table = g->table};
+        if (g->fanout.mode == FAL_MODE_HASH && groups[i].started &&
             fal_buckets_build(ids, groups[i].started, g->table) < 0) {
             free_plan(plan);
             return NULL;

@@ -68,9 +68,9 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err);
 int fal_detach(struct fal_socket *s, struct fal_error *err);
 int fal_start(struct fal_socket *s, struct fal_error *err);
 
-/* group 0..65535; fanout "hash", "lb"; NULL: as the group is, "hash" for a new one.  Before
+/* group 0..65535; fanout as in `fal modes`; NULL: as the group is, "hash" for a new one.  Before
  * fal_attach it is kept until then.  EALREADY: in a group already; EINVAL: no such mode, or the
- * group has another. */
+ * group has another; EOPNOTSUPP: the mode cannot be had. */
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);
 /* Out of the group: the socket gets everything again. */
 int fal_leave(struct fal_socket *s, struct fal_error *err);

@@ -6,46 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Modes ---- */
-
-/* Every word that names a mode.  A mode's own name stands first among its words. */
-static const struct {
-    const char *word;
-    int mode;
-} words[] = {
-    {"hash", FAL_MODE_HASH},
-    {"lb", FAL_MODE_LB},
-};
-
-#define WORDS (sizeof words / sizeof words[0])
-
-/* Not strcasecmp: that follows the program's locale, and these words must not. */
-static bool same_word(const char *lower, const char *word) {
-    for (; *lower; lower++, word++) {
-        char c = *word;
-        if (c >= 'A' && c <= 'Z')
-            c = (char)(c - 'A' + 'a');
-        if (c != *lower)
-            return false;
-    }
-    return *word == '\0';
-}
-
-int fal_mode_parse(const char *word) {
-    if (word)
-        for (size_t i = 0; i < WORDS; i++)
-            if (same_word(words[i].word, word))
-                return words[i].mode;
-    return -1;
-}
-
-const char *fal_mode_name(int mode) {
-    for (size_t i = 0; i < WORDS; i++)
-        if (words[i].mode == mode)
-            return words[i].word;
-    return NULL;
-}
-
 /* ---- Buckets ----
  *
  * A Maglev table.  Every member has a list of all buckets in the order in which it would like them.
@@ -147,18 +107,12 @@ out:
 
 /* ---- Steering ----
  *
- * One loop a mode, and the choice outside of it: a packet then costs a load and a store.
- *
- * Where the other modes go.  Those that need only the descriptor are one more loop here: qm is its
- * queue modulo members, rnd draws from a generator that takes the place of `next`.  What is not in
- * a descriptor comes beside the packets as an array of the burst that the poller fills in: the CPU
- * for cpu, the program's verdict for cbpf.  rollover, as a mode or as a flag, depends on the room
- * in each ring, which changes within a burst: it is a second pass over member[], after this one. */
+ * One loop a mode, and the choice outside of it: a packet then costs a load and a store, but for
+ * the division where something is taken modulo members. */
 
-static void steer_hash(const uint8_t *table, const struct fal_desc *packets, uint32_t n,
-                       uint8_t *member) {
-    for (uint32_t i = 0; i < n; i++)
-        member[i] = table[packets[i].hash >> FAL_BUCKET_SHIFT];
+static void steer_hash(const uint8_t *table, const struct fal_burst *b, uint8_t *member) {
+    for (uint32_t i = 0; i < b->n; i++)
+        member[i] = table[b->packets[i].hash >> FAL_BUCKET_SHIFT];
 }
 
 /* `next` counts on for ever, as the kernel's counter does, so that members who come or go do not
@@ -172,16 +126,90 @@ static void steer_lb(struct fal_steering *s, uint32_t n, uint8_t *member) {
     }
 }
 
-void fal_steer(struct fal_steering *s, const struct fal_desc *packets, uint32_t n,
-               uint8_t *member) {
+/* Scaled as in next_bucket(). */
+static void steer_rnd(struct fal_steering *s, uint32_t n, uint8_t *member) {
+    for (uint32_t i = 0; i < n; i++) {
+        s->next += 0x9e3779b97f4a7c15u;
+        member[i] = (uint8_t)(((mix(s->next) >> 32) * s->members) >> 32);
+    }
+}
+
+static void steer_qm(uint32_t members, const struct fal_burst *b, uint8_t *member) {
+    for (uint32_t i = 0; i < b->n; i++)
+        member[i] = (uint8_t)(b->packets[i].queue % members);
+}
+
+static void steer_cpu(uint32_t members, const struct fal_burst *b, uint8_t *member) {
+    for (uint32_t i = 0; i < b->n; i++)
+        member[i] = (uint8_t)(b->cpu[i] % members);
+}
+
+static void steer_cbpf(uint32_t members, const struct fal_burst *b, uint8_t *member) {
+    for (uint32_t i = 0; i < b->n; i++)
+        member[i] = (uint8_t)(b->verdict[i] % members);
+}
+
+void fal_steer(struct fal_steering *s, const struct fal_burst *b, uint8_t *member) {
     switch (s->mode) {
     case FAL_MODE_HASH:
-        steer_hash(s->table, packets, n, member);
-        break;
+        steer_hash(s->table, b, member);
+        return;
     case FAL_MODE_LB:
-        steer_lb(s, n, member);
-        break;
-    default: /* the control thread lets no other through; member 0 always exists */
-        memset(member, 0, n);
+        steer_lb(s, b->n, member);
+        return;
+    case FAL_MODE_RND:
+        steer_rnd(s, b->n, member);
+        return;
+    case FAL_MODE_QM:
+        steer_qm(s->members, b, member);
+        return;
+    case FAL_MODE_CPU:
+        if (!b->cpu)
+            break;
+        steer_cpu(s->members, b, member);
+        return;
+    case FAL_MODE_CBPF:
+        if (!b->verdict)
+            break;
+        steer_cbpf(s->members, b, member);
+        return;
+    }
+    memset(member, 0, b->n); /* rollover begins with any; member 0 always exists */
+}
+
+/* ---- Rollover ----
+ *
+ * As in the kernel: a member's packets go on to where they went last, for as long as there is more
+ * than a quarter of that ring free.  The last quarter is for its owner's own packets. */
+
+/* The first member from `from` on, round the group, with more than that share of its ring free;
+ * members: there is none. */
+static uint32_t with_room(uint32_t members, const uint32_t *capacity, const uint32_t *room,
+                          uint32_t from, uint32_t quarters) {
+    uint32_t i = from < members ? from : members - 1; /* there were more of them */
+    for (uint32_t seen = 0; seen < members; seen++) {
+        if ((uint64_t)room[i] * 4 > (uint64_t)capacity[i] * quarters)
+            return i;
+        i = i + 1 == members ? 0 : i + 1;
+    }
+    return members;
+}
+
+void fal_rollover(struct fal_steering *s, const uint32_t *capacity, uint32_t *room, uint32_t n,
+                  uint8_t *member) {
+    bool fill = s->mode == FAL_MODE_ROLLOVER;
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t *at = &s->elsewhere[fill ? 0 : member[i]];
+        if (fill || !room[member[i]]) {
+            uint32_t to = with_room(s->members, capacity, room, *at, 1);
+            if (to < s->members)
+                *at = (uint8_t)to;
+            else if (fill) /* all are backlogged: whoever can take it at all */
+                to = with_room(s->members, capacity, room, *at, 0);
+            if (to < s->members)
+                member[i] = (uint8_t)to;
+        }
+        if (room[member[i]])
+            room[member[i]]--;
     }
 }

@@ -49,6 +49,40 @@ struct fal_error {
     char text[FAL_ERROR_TEXT];
 };
 
+/* ---- a fan-out: which member of a group gets a packet --------------------------------------
+ *
+ * Modes and flags have the kernel's numbers (PACKET_FANOUT_*). */
+
+enum fal_mode {
+    FAL_MODE_HASH = 0,
+    FAL_MODE_LB = 1,
+    FAL_MODE_CPU = 2,
+    FAL_MODE_ROLLOVER = 3,
+    FAL_MODE_RND = 4,
+    FAL_MODE_QM = 5,
+    FAL_MODE_CBPF = 6
+};
+
+#define FAL_FANOUT_ROLLOVER 0x1000 /* a full ring's packets go to another member */
+#define FAL_FANOUT_DEFRAG   0x8000 /* all fragments of a datagram go where its first piece went */
+
+/* What the hash is made of.  Without ADDRESSES and MACS it is made of the VLAN alone. */
+#define FAL_HASH_ADDRESSES 1
+#define FAL_HASH_PORTS     2 /* of TCP, UDP and SCTP */
+#define FAL_HASH_PROTOCOL  4
+#define FAL_HASH_VLAN      8   /* the outermost tag's id */
+#define FAL_HASH_MACS      16  /* in place of addresses; of the frame itself, not of an inner one */
+#define FAL_HASH_TCP       32  /* ports and protocol count with TCP alone */
+#define FAL_HASH_INNER     64  /* all this of the packet inside a tunnel */
+#define FAL_HASH_ICMP      128 /* ... of the packet that an ICMP error quotes */
+#define FAL_HASH_FLOW      7   /* the default: ADDRESSES, PORTS, PROTOCOL */
+
+struct fal_fanout {
+    uint32_t mode;  /* enum fal_mode */
+    uint32_t flags; /* FAL_FANOUT_… */
+    uint32_t hash;  /* FAL_HASH_…, of the hash in the descriptors, whatever the mode */
+};
+
 /* ---- a descriptor: one packet, or one piece of it ----------------------------------------- */
 
 #define FAL_DESC_MORE      1 /* another piece of this packet follows */
@@ -158,7 +192,7 @@ struct fal_queue_status {
 struct fal_group_status {
     uint32_t live;
     int32_t id; /* -1: the nameless group of one socket */
-    uint32_t mode;
+    struct fal_fanout fanout;
     uint32_t pad;
     uint64_t received;
     uint64_t filtered;
@@ -202,7 +236,9 @@ struct fal_poller_status {
     uint32_t queues; /* records in use of the arrays below: none has more behind these */
     uint32_t groups;
     uint32_t members;
-    uint32_t pad[7];
+    uint32_t pad[3];
+    uint64_t unparsed;       /* packets without IP addresses: steered by their MACs */
+    uint64_t defrag_evicted; /* datagrams forgotten before their time: see defrag.h */
     struct fal_queue_status queue[FAL_MAX_QUEUES];
     struct fal_group_status group[FAL_GROUP_RECORDS];
     struct fal_member_status member[FAL_MAX_MEMBERS];

@@ -9,8 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "flow.h"
-
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
 #define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
@@ -151,6 +149,8 @@ static void publish_counters(struct fal_poller *p) {
     to->if_dropped = from->if_dropped;
     to->sent = from->sent;
     to->send_failed = from->send_failed + p->send_failed;
+    to->unparsed = from->unparsed;
+    to->defrag_evicted = p->defrag.evicted;
     to->frames_free = p->free_count;
     for (uint32_t i = 0; i < p->queues; i++)
         to->queue[i].received = from->queue[i].received;
@@ -183,17 +183,19 @@ static void publish_counters(struct fal_poller *p) {
 
 /* ---- packets go out -------------------------------------------------------------------------- */
 
-static void classify(struct fal_poller *p, struct fal_desc *packets, uint32_t n) {
-    struct fal_flow flow;
+static void classify(struct fal_poller *p, struct fal_desc *packets, struct fal_flow *flows,
+                     uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         if (i + 4 < n)
             __builtin_prefetch(p->pool.frames + packets[i + 4].offset);
         struct fal_desc *d = &packets[i];
-        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, &flow);
-        d->hash = flow.hash;
-        d->vlan_tci = flow.vlan_tci;
-        d->flags |= (uint16_t)(FAL_DESC_FIRST | (flow.flags & FAL_FLOW_VLAN ? FAL_DESC_VLAN : 0) |
-                               (flow.flags & FAL_FLOW_8021AD ? FAL_DESC_8021AD : 0));
+        struct fal_flow *flow = &flows[i];
+        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, FAL_HASH_FLOW, flow);
+        d->hash = flow->hash;
+        d->vlan_tci = flow->vlan_tci;
+        d->flags |= (uint16_t)(FAL_DESC_FIRST | (flow->flags & FAL_FLOW_VLAN ? FAL_DESC_VLAN : 0) |
+                               (flow->flags & FAL_FLOW_8021AD ? FAL_DESC_8021AD : 0));
+        p->mine->unparsed += (flow->flags & FAL_FLOW_UNPARSED) != 0;
 
         while (p->mine->queue[p->queue_index].id != d->queue)
             p->queue_index = (p->queue_index + 1) % p->queues;
@@ -202,9 +204,41 @@ static void classify(struct fal_poller *p, struct fal_desc *packets, uint32_t n)
     p->mine->received += n;
 }
 
+/* The burst as a group hashes it that does not hash by the default: other fields, what lies deeper,
+ * or a fragment as its datagram goes.  `flows` is what the default found. */
+static const struct fal_desc *hash_again(struct fal_poller *p, const struct group *g,
+                                         const struct fal_desc *packets,
+                                         const struct fal_flow *flows, uint32_t n,
+                                         struct fal_desc *again) {
+    bool other = g->fanout.hash != FAL_HASH_FLOW, defrag = g->fanout.flags & FAL_FANOUT_DEFRAG;
+    if (!other && !defrag)
+        return packets;
+    memcpy(again, packets, n * sizeof *again);
+    for (uint32_t i = 0; i < n; i++) {
+        struct fal_desc *d = &again[i];
+        struct fal_flow flow = flows[i];
+        if (other)
+            fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, g->fanout.hash, &flow);
+        d->hash = defrag && flow.flags & FAL_FLOW_FRAGMENT
+                      ? fal_defrag(&p->defrag, g->record, &flow, d->ts_ns)
+                      : flow.hash;
+    }
+    return again;
+}
+
+static void roll_over(struct group *g, uint32_t n, uint8_t *member) {
+    uint32_t capacity[FAL_GROUP_MEMBERS], room[FAL_GROUP_MEMBERS];
+    for (uint32_t i = 0; i < g->steering.members; i++) {
+        capacity[i] = g->member[i]->ring.mask + 1;
+        room[i] = fal_producer_room(&g->member[i]->ring);
+    }
+    fal_rollover(&g->steering, capacity, room, n, member);
+}
+
 static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc *packets,
-                    const uint32_t *frame, uint32_t n) {
+                    const struct fal_flow *flows, const uint32_t *frame, uint32_t n) {
     struct fal_group_status *books = &p->mine->group[g->record];
+    struct fal_desc again[FAL_BURST];
     uint8_t member[FAL_BURST];
     uint32_t full = 0;
     books->received += n;
@@ -212,7 +246,10 @@ static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc
         books->drops[FAL_DROP_NO_MEMBER] += n;
         return;
     }
-    fal_steer(&g->steering, packets, n, member);
+    packets = hash_again(p, g, packets, flows, n, again);
+    fal_steer(&g->steering, &(struct fal_burst){.packets = packets, .n = n}, member);
+    if (g->fanout.mode == FAL_MODE_ROLLOVER || g->fanout.flags & FAL_FANOUT_ROLLOVER)
+        roll_over(g, n, member);
     for (uint32_t i = 0; i < n; i++) {
         struct socket_ring *s = g->member[member[i]];
         if (fal_producer_room(&s->ring)) {
@@ -267,9 +304,10 @@ static void ring_bells(struct fal_poller *p) {
 
 static void forward(struct fal_poller *p, struct fal_desc *packets, const uint32_t *frame,
                     uint32_t n) {
-    classify(p, packets, n);
+    struct fal_flow flows[FAL_BURST];
+    classify(p, packets, flows, n);
     for (uint32_t i = 0; i < p->plan->groups; i++)
-        deliver(p, &p->plan->group[i], packets, frame, n);
+        deliver(p, &p->plan->group[i], packets, flows, frame, n);
     submit(p);
     for (uint32_t i = 0; i < n; i++)
         if (!p->references[frame[i]]) /* nobody wanted it */
@@ -419,12 +457,13 @@ void fal_poller_adopt(struct fal_poller *p, struct plan *plan) {
     for (uint32_t i = 0; i < plan->groups; i++) {
         struct group *g = &plan->group[i], *before = find_group(old, g->record);
         struct fal_group_status *books = &p->mine->group[g->record];
-        if (before)
+        if (before) {
             g->steering.next = before->steering.next;
-        else
+            memcpy(g->steering.elsewhere, before->steering.elsewhere, sizeof g->steering.elsewhere);
+        } else
             *books = (struct fal_group_status){.live = 1};
         books->id = plan->about[i].id;
-        books->mode = plan->about[i].mode;
+        books->fanout = plan->about[i].fanout;
         for (uint32_t k = 0; k < plan->about[i].started + plan->about[i].admitted; k++, m++)
             enter(p, &p->sockets[m->socket - 1], m, g->record,
                   k < plan->about[i].started ? (int32_t)k : -1);

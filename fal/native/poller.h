@@ -52,7 +52,7 @@ struct fal_poller_facts {
 struct fal_plan_group {
     int32_t id;
     uint32_t record; /* in the status */
-    uint32_t mode;
+    struct fal_fanout fanout;
     uint32_t started; /* members that are steered to */
     uint32_t admitted;
 };

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "backend.h"
+#include "defrag.h"
 #include "poller.h"
 #include "ring.h"
 
@@ -34,6 +35,7 @@ struct socket_ring {
 
 struct group {
     struct fal_steering steering;
+    struct fal_fanout fanout;
     struct socket_ring *member[FAL_GROUP_MEMBERS];
     uint32_t record;
     uint8_t table[FAL_BUCKETS];
@@ -67,6 +69,7 @@ struct fal_poller {
     uint16_t *references;           /* of each frame: in how many rings it lies */
     struct fal_poller_status *mine; /* counters; never read back from shared memory */
     struct fal_poller_status *status;
+    struct fal_defrag defrag;
     uint32_t max_send;    /* bytes of a frame */
     uint64_t send_failed; /* at the device; those that never got there are counted in `mine` */
     uint32_t sending;     /* frames that lie with the backend to be sent */

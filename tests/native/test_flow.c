@@ -42,8 +42,8 @@ static const struct kind kinds[] = {
     {"ipv4 sctp", {0}, 0x0800, 0x45, 132, 0, 0},
     {"ipv4 icmp", {0}, 0x0800, 0x45, 1, 0, 0},
     {"ipv4 options", {0}, 0x0800, 0x4f, 6, 0, 0},
-    {"ipv4 first fragment", {0}, 0x0800, 0x45, 17, 0x2000, 0},
-    {"ipv4 later fragment", {0}, 0x0800, 0x45, 17, 0x00b9, 0},
+    {"ipv4 first fragment", {0}, 0x0800, 0x45, 17, 0x2000, FAL_FLOW_FRAGMENT | FAL_FLOW_FIRST},
+    {"ipv4 later fragment", {0}, 0x0800, 0x45, 17, 0x00b9, FAL_FLOW_FRAGMENT},
     {"ipv4 bad version", {0}, 0x0800, 0x65, 6, 0, FAL_FLOW_UNPARSED},
     {"ipv4 bad length", {0}, 0x0800, 0x44, 6, 0, FAL_FLOW_UNPARSED},
     {"ipv6 tcp", {0}, 0x86dd, 0x60, 6, 0, 0},
@@ -54,7 +54,7 @@ static const struct kind kinds[] = {
     {"802.1ad ipv6", {0x88a8}, 0x86dd, 0x60, 17, 0, FAL_FLOW_VLAN | FAL_FLOW_8021AD},
     {"qinq ipv6", {0x88a8, 0x8100}, 0x86dd, 0x6f, 6, 0, FAL_FLOW_VLAN | FAL_FLOW_8021AD},
     {"two 802.1q ipv4", {0x8100, 0x8100}, 0x0800, 0x45, 6, 0, FAL_FLOW_VLAN},
-    {"three tags", {0x8100, 0x8100, 0x8100}, 0x0800, 0x45, 6, 0, FAL_FLOW_VLAN | FAL_FLOW_UNPARSED},
+    {"three tags", {0x8100, 0x8100, 0x8100}, 0x0800, 0x45, 6, 0, FAL_FLOW_VLAN},
     {"tagged arp", {0x8100}, 0x0806, 0, 0, 0, FAL_FLOW_VLAN | FAL_FLOW_UNPARSED},
     {"arp", {0}, 0x0806, 0, 0, 0, FAL_FLOW_UNPARSED},
 };
@@ -116,13 +116,13 @@ static void draw_endpoint(struct endpoint *e) {
  * ------------------------------------------------------------------------- */
 
 /* A buffer of exactly that size, so that ASan sees the first byte read too far. */
-static struct fal_flow flow_of(const uint8_t *frame, uint32_t length) {
-    struct fal_flow out = {1, 1, 0xffff};
+static struct fal_flow flow_of(const uint8_t *frame, uint32_t length, uint32_t fields) {
+    struct fal_flow out = {.hash = 1, .vlan_tci = 1, .flags = 0xffff};
     uint8_t *exact = malloc(length);
     CHECK(exact || !length);
     if (length)
         memcpy(exact, frame, length);
-    fal_flow(exact, length, FAL_HASH_SEED, &out);
+    fal_flow(exact, length, FAL_HASH_SEED, fields, &out);
     free(exact);
     return out;
 }
@@ -137,7 +137,8 @@ static void test_every_length(void) {
             uint32_t whole = build(there, &kinds[k], &a, &b);
             CHECK(build(back, &kinds[k], &b, &a) == whole && whole <= FRAME_MAX);
             for (uint32_t length = 0; length <= whole; length++) {
-                struct fal_flow one = flow_of(there, length), other = flow_of(back, length);
+                struct fal_flow one = flow_of(there, length, FAL_HASH_FLOW),
+                                other = flow_of(back, length, FAL_HASH_FLOW);
                 CHECK(one.hash == other.hash);
                 CHECK(one.vlan_tci == other.vlan_tci && one.flags == other.flags);
                 CHECK(one.vlan_tci == (kinds[k].tag[0] && length >= 18 ? 0xa001 : 0));
@@ -149,19 +150,110 @@ static void test_every_length(void) {
             }
         }
     struct fal_flow none;
-    fal_flow(NULL, 0, FAL_HASH_SEED, &none);
+    fal_flow(NULL, 0, FAL_HASH_SEED, FAL_HASH_FLOW, &none);
     CHECK(none.hash == 0 && none.flags == FAL_FLOW_UNPARSED);
 }
 
-static void test_any_bytes(void) {
-    uint8_t frame[FRAME_MAX];
-    struct endpoint a = {0}, b = {0};
-    for (int round = 0; round < 100000; round++) {
-        build(frame, &kinds[draw() % KINDS], &a, &b);
-        for (uint32_t i = 0, n = (uint32_t)(draw() % 4); i < n; i++)
-            frame[12 + draw() % 32] = (uint8_t)(draw() >> 56);
-        flow_of(frame, (uint32_t)(draw() % (FRAME_MAX + 1)));
+static uint32_t one_of(const uint16_t *from, size_t n) {
+    return from[draw() % n];
+}
+
+#define ONE_OF(...)                                                                                \
+    one_of((const uint16_t[]){__VA_ARGS__},                                                        \
+           sizeof((const uint16_t[]){__VA_ARGS__}) / sizeof(uint16_t))
+
+/* Random layers, one inside the other: tags, labels, IP, its extension headers, tunnels. */
+static void nest(uint8_t *frame, uint32_t size) {
+    uint32_t at = 14, type = ONE_OF(0x0800, 0x86dd, 0x8100, 0x8847), protocol;
+    for (uint32_t i = 0; i < size; i++)
+        frame[i] = (uint8_t)(draw() >> 56 & draw() >> 56); /* rather small numbers */
+    put16(frame + 12, type);
+    while (at + 64 < size) {
+        switch (type) {
+        case 0x8100:
+            type = ONE_OF(0x0800, 0x86dd, 0x8100);
+            put16(frame + at + 2, type);
+            at += 4;
+            continue;
+        case 0x8847:
+            frame[at + 2] |= 1;
+            type = ONE_OF(0x0800, 0x86dd, 0x6558);
+            at += type == 0x6558 ? 8 : 4;
+            continue;
+        case 0x6558:
+            type = ONE_OF(0x0800, 0x86dd, 0x8100);
+            put16(frame + at + 12, type);
+            at += 14;
+            continue;
+        case 0x0800:
+            frame[at] = (uint8_t)(0x45 + (draw() % 4 == 0));
+            put16(frame + at + 6, ONE_OF(0, 0, 0, 0x2000));
+            protocol = frame[at + 9] = (uint8_t)ONE_OF(1, 4, 6, 17, 17, 17, 41, 47);
+            at += (frame[at] & 15) * 4;
+            break;
+        default:
+            frame[at] = 0x60;
+            protocol = frame[at + 6] = (uint8_t)ONE_OF(0, 4, 17, 17, 41, 43, 44, 47, 51, 58, 60);
+            at += 40;
+        }
+        while (protocol == 0 || protocol == 43 || protocol == 44 || protocol == 51 ||
+               protocol == 60) {
+            uint32_t length = protocol == 51 ? 12 : 8;
+            frame[at + 1] = protocol == 51;
+            if (protocol == 44)
+                put16(frame + at + 2, ONE_OF(0, 1));
+            protocol = frame[at] = (uint8_t)ONE_OF(0, 4, 17, 17, 41, 43, 44, 47, 51, 58, 60);
+            at += length;
+            if (at + 64 >= size)
+                return;
+        }
+        type = ONE_OF(0x0800, 0x86dd);
+        if (protocol == 17) {
+            uint32_t port = ONE_OF(4789, 6081, 2152);
+            put16(frame + at + 2, port);
+            at += 8;
+            frame[at] = port == 4789 ? 8 : port == 6081 ? 1 : (uint8_t)(0x30 | (draw() & 7));
+            if (port == 2152)
+                frame[at + 1] = 255;
+            else
+                type = 0x6558;
+            put16(frame + at + 2, type);
+            at += port == 6081 ? 12 : port == 2152 && frame[at] & 7 ? 12 : 8;
+        } else if (protocol == 47) {
+            frame[at] = ONE_OF(0, 0x20, 0xb0);
+            frame[at + 1] = 0;
+            put16(frame + at + 2, type);
+            at += 4 + (frame[at] == 0xb0 ? 12 : frame[at] / 8);
+        } else if (protocol == 1 || protocol == 58) {
+            frame[at] = (uint8_t)ONE_OF(1, 3, 8, 11);
+            type = protocol == 1 ? 0x0800 : 0x86dd;
+            at += 8;
+        } else
+            type = protocol == 4 ? 0x0800 : 0x86dd;
+        if (at < size)
+            frame[at] = type == 0x0800 ? 0x45 : 0x60; /* the version, where it tells the type */
     }
+}
+
+static void test_any_bytes(void) {
+    enum { SIZE = 320 };
+    uint8_t frame[SIZE];
+    uint32_t deep = 0;
+    for (int round = 0; round < 300000; round++) {
+        struct endpoint a = {0}, b = {0};
+        if (round % 3 == 0) {
+            memset(frame, 0, sizeof frame);
+            build(frame, &kinds[draw() % KINDS], &a, &b);
+            for (uint32_t i = 0, n = (uint32_t)(draw() % 4); i < n; i++)
+                frame[12 + draw() % 32] = (uint8_t)(draw() >> 56);
+        } else
+            nest(frame, SIZE);
+        uint32_t length = (uint32_t)(draw() % (SIZE + 1)), fields = draw() & 0xff;
+        struct fal_flow out = flow_of(frame, length, fields);
+        fields &= ~(uint32_t)(FAL_HASH_INNER | FAL_HASH_ICMP);
+        deep += out.hash != flow_of(frame, length, fields).hash;
+    }
+    CHECK(deep > 10000); /* or else these frames show nothing */
 }
 
 /* ---- quality
@@ -276,7 +368,7 @@ static uint32_t hash_of(bool six, const struct endpoint *a, const struct endpoin
     uint8_t frame[FRAME_MAX];
     struct fal_flow out;
     uint32_t length = build(frame, six ? &six_tcp : &four_tcp, a, b);
-    fal_flow(frame, length, seed, &out);
+    fal_flow(frame, length, seed, FAL_HASH_FLOW, &out);
     return out.hash;
 }
 

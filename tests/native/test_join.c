@@ -169,11 +169,12 @@ static void publish(struct worker *entering) {
                     part[started]++;
                 }
         if (part[0] + part[1])
-            about[groups++] = (struct fal_plan_group){.id = (int32_t)g,
-                                                      .record = group[g].record,
-                                                      .mode = g ? FAL_MODE_LB : FAL_MODE_HASH,
-                                                      .started = part[1],
-                                                      .admitted = part[0]};
+            about[groups++] = (struct fal_plan_group){
+                .id = (int32_t)g,
+                .record = group[g].record,
+                .fanout = {g ? FAL_MODE_LB : FAL_MODE_HASH, 0, FAL_HASH_FLOW},
+                .started = part[1],
+                .admitted = part[0]};
     }
     CHECK(fal_device_publish(device, about, groups, members, &err) == 0);
 }

@@ -44,20 +44,6 @@ def described(ids: list[int]) -> list[int]:
     return owner
 
 
-@pytest.mark.parametrize(
-    ("word", "mode"),
-    [("hash", 0), ("HASH", 0), ("lb", 1), ("Lb", 1), ("", -1), ("hashlb", -1), ("hash+", -1)],
-)
-def test_words(word: str, mode: int) -> None:
-    assert lib.fal_mode_parse(word.encode()) == mode
-
-
-def test_names() -> None:
-    assert ffi.string(lib.fal_mode_name(lib.FAL_MODE_HASH)) == b"hash"
-    assert ffi.string(lib.fal_mode_name(lib.FAL_MODE_LB)) == b"lb"
-    assert lib.fal_mode_name(99) == ffi.NULL
-
-
 @pytest.mark.parametrize("ids", [[1], [1, 2, 3, 4, 5], [MASK, 0, 1 << 63]])
 def test_buckets_as_described(ids: list[int]) -> None:
     assert build(ids) == described(ids)
@@ -86,11 +72,12 @@ def test_steering() -> None:
     steering = ffi.new("struct fal_steering *", {"members": 3, "next": 1, "table": table})
     member = ffi.new("uint8_t[]", 4)
 
+    burst = ffi.new("struct fal_burst *", {"packets": packets, "n": 4})
     steering.mode = lib.FAL_MODE_HASH
-    lib.fal_steer(steering, packets, 4, member)
+    lib.fal_steer(steering, burst, member)
     assert list(member) == [0, 1, (BUCKETS - 1) % 3, 0]
 
     steering.mode = lib.FAL_MODE_LB
-    lib.fal_steer(steering, packets, 4, member)
+    lib.fal_steer(steering, burst, member)
     assert list(member) == [1, 2, 0, 1]
     assert steering.next == 5

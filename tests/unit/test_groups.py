@@ -107,12 +107,12 @@ def test_modes() -> None:
     g = groups.Groups()
     hashed = placed(g, 1)
     assert hashed.group
-    assert groups.mode_name(hashed.group.mode) == "hash"
+    assert str(hashed.group.fanout) == "hash"
     assert placed(g, 1, "HASH").group is placed(g, 1).group is hashed.group
     with pytest.raises(fal.FalError, match="group 1 has mode hash, not lb") as e:
         placed(g, 1, "lb")
     assert e.value.errno == errno.EINVAL
-    with pytest.raises(fal.FalError, match=r"unknown fan-out mode 'flew' \(known: hash, lb\)") as e:
+    with pytest.raises(fal.FalError, match="unknown fan-out mode 'flew'") as e:
         placed(g, 2, "flew")
     assert e.value.errno == errno.EINVAL
     for bad in (-2, 65536):

@@ -22,15 +22,18 @@ BASE = {"layout", "base"}
 ROOMS = {
     "layout": set(),
     "ring": {"layout"},
-    "flow": set(),
+    "flow": {"layout"},
+    "defrag": {"layout", "flow"},
     "bpf": set(),
     "fanout": {"layout"},
     "base": {"layout"},
+    "modes": BASE,
     "arena": BASE | {"ring"},  # the status is read and written under a sequence number
     "tpacket": BASE,
     "backend": BASE,
     "backends": BASE | {"backend", "tpacket"},
-    "poller": BASE | {"ring", "flow", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
+    "poller": BASE
+    | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "tpacket"},
     "pcap": BASE | {"client"},
 }

@@ -30,6 +30,7 @@ POLLER = {
         "frames_free",
     ),
     *("pid", "state", "link_received", "if_dropped", "queues", "sockets", "groups"),
+    *("unparsed", "defrag_evicted"),
 }
 GROUP = {
     *("id", "mode", "received", "filtered", "delivered", "app_received", "app_dropped", "drops"),
