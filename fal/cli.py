@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import fal
-from fal import gen, stat
+from fal import captop, gen, stat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"fal {fal.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     stat.add_command(commands)
+    captop.add_command(commands)
     gen.add_command(commands)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `fal stat | head` ends without a word
