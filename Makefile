@@ -1,10 +1,10 @@
 # `make test` and `make demo` do everything on a fresh Debian 12; a second run starts in seconds.
 PYTHON ?= python3
-PACKAGES := python3-venv python3-dev gcc libc6-dev pkg-config iproute2 procps tcpdump
+PACKAGES := python3-venv python3-dev gcc libc6-dev pkg-config iproute2 procps strace systemd tcpdump
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 C_FILES = $(shell find fal tests -name '*.[ch]')
 # Directories too: they change when a file comes or goes.
-SOURCES := $(shell find fal -not -path '*/__pycache__*') meson.build meson.options pyproject.toml
+SOURCES := $(shell find fal hugepages -not -path '*/__pycache__*') meson.build meson.options pyproject.toml
 # What pip is to install, read where it is written down.
 NEEDS = import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; \
   print(*t["build-system"]["requires"], *p["dependencies"], *p["optional-dependencies"]["dev"])

@@ -27,6 +27,7 @@ BIN = Path(sys.executable).parent
 NIC, NET = (f"fal-demo-{end}-{os.getpid()}" for end in ("nic", "net"))  # namespaces
 SECONDS = 10
 PACKETS_PER_SECOND = 10000
+MIX = ("--flows", "500", "--ipv6", "0.25", "--vlan", "0.3", "--sizes", "64-200")
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
@@ -78,8 +79,8 @@ def veth(stack: ExitStack) -> tuple[list[str], list[str]]:
         run("ip", "-n", namespace, "link", "set", device, "addrgenmode", "none", "up")
     time.sleep(0.5)
     poller = ["ip", "netns", "exec", NIC, str(BIN / "fal-poller"), "nic0"]
-    sender = ["ip", "netns", "exec", NET, sys.executable, str(HERE / "traffic.py"), "net0"]
-    return poller, [*sender, str(SECONDS), str(PACKETS_PER_SECOND)]
+    sender = ["ip", "netns", "exec", NET, str(BIN / "fal"), "gen", "net0", "--json"]
+    return poller, [*sender, "--seconds", str(SECONDS), "--rate", str(PACKETS_PER_SECOND), *MIX]
 
 
 def start_poller(command: list[str], stack: ExitStack) -> subprocess.Popen[str]:
@@ -157,7 +158,7 @@ def demo(stack: ExitStack) -> bool:
         stack.callback(worker.process.kill)
     traffic = subprocess.Popen(sender, stdout=subprocess.PIPE, text=True) if sender else None
     show(name, SECONDS + 1, hashed[1])
-    sent = int(traffic.communicate()[0]) if traffic else 0
+    sent = json.loads(traffic.communicate()[0])["sent"] if traffic else 0
     (report,) = stat.look([Path(directory)], name)
     poller.terminate()
     poller.wait(10)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import fal
-from fal import modes, stat
+from fal import captop, gen, modes, stat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     stat.add_command(commands)
     modes.add_command(commands)
+    captop.add_command(commands)
+    gen.add_command(commands)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `fal stat | head` ends without a word
     try:

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import fal
+from fal.frames import udp
 
 BIN = Path(sys.executable).parent
 COUNTER = itertools.count()
@@ -368,29 +368,3 @@ NULL = ("--backend", "null", "--hugepages", "off")
 def number(packet: bytes | memoryview) -> int:
     """Which of the null backend's packets this is."""
     return int.from_bytes(packet[42:50], "little")
-
-
-# ---- packets -------------------------------------------------------------------------------------
-
-
-def udp(
-    source: tuple[str, int],
-    destination: tuple[str, int],
-    payload: bytes = b"",
-    vlan: int | None = None,
-    protocol: int = 17,
-) -> bytes:
-    """Make an Ethernet frame, IPv4 or IPv6 as the addresses are, at least 60 bytes."""
-    family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
-    addresses = socket.inet_pton(family, source[0]) + socket.inet_pton(family, destination[0])
-    segment = struct.pack(">HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
-    if family == socket.AF_INET:
-        length = 20 + len(segment)
-        packet = struct.pack(">BBHHHBBH", 0x45, 0, length, 0, 0, 64, protocol, 0) + addresses
-        kind = 0x0800
-    else:
-        packet = struct.pack(">IHBB", 6 << 28, len(segment), protocol, 64) + addresses
-        kind = 0x86DD
-    tag = b"" if vlan is None else struct.pack(">HH", 0x8100, vlan)
-    frame = b"\2\0\0\0\0\2\2\0\0\0\0\1" + tag + struct.pack(">H", kind) + packet + segment
-    return frame.ljust(60, b"\0")

@@ -19,6 +19,7 @@ from support import assert_books, eventually, quiet, received, send_slowly, udp
 
 import fal
 from fal import stat, status
+from fal.frames import tcp
 
 FLOWS = 2000
 SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_DATA = 263, 18, 22  # linux/if_packet.h
@@ -34,9 +35,9 @@ def both_directions(flows):
             (socket.inet_ntop(family[0], draw.randbytes(family[1])), draw.randrange(1, 65536))
             for _ in "ab"
         )
-        vlan, protocol = draw.choice((None, None, 100)), draw.choice((6, 17))
+        vlan, make = draw.choice((None, None, 100)), draw.choice((udp, tcp))
         frames += [
-            (flow, udp(*ends, bytes([i]) * 20, vlan, protocol))
+            (flow, make(*ends, bytes([i]) * 20, vlan))
             for i, ends in enumerate([(a, b), (b, a)] * 2)
         ]
     draw.shuffle(frames)

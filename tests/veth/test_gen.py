@@ -1,0 +1,162 @@
+"""`fal gen`: what it says it sent arrives, and it says clearly what it cannot do."""
+
+import json
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+from support import BIN, eventually, ip, run
+
+from fal import traffic
+from fal.traffic import Mix
+
+SOL_PACKET, PACKET_STATISTICS, ETH_P_ALL = 263, 6, 3
+
+
+class Listener:
+    """A packet socket at the inner end, with room for some thousand packets."""
+
+    def __init__(self, veth):
+        with veth.inside.entered():
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self.socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
+        self.socket.bind((veth.device, ETH_P_ALL))
+        self.socket.setblocking(False)
+
+    def frames(self):
+        found = []
+        try:
+            while True:
+                found.append(self.socket.recv(65536))
+        except BlockingIOError:
+            return found
+
+    def count(self):
+        """Return how many came since it was asked before."""
+        return struct.unpack("II", self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[0]
+
+
+@pytest.fixture
+def listener(make_veth):
+    veth = make_veth()
+    listener = Listener(veth)
+    listener.veth = veth
+    yield listener
+    listener.socket.close()
+
+
+def gen(veth, *words, code=0):
+    done = subprocess.run(
+        veth.outside.command(str(BIN / "fal"), "gen", veth.peer, *words),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def sent(veth, *words):
+    return json.loads(gen(veth, *words, "--json").stdout)
+
+
+def test_what_is_made_arrives(listener):
+    mix = Mix(flows=50, sizes="64-1500", ipv6=0.5, fragments=0.1, tunnels=0.3, seed=9)
+    words = [w for key in ("flows", "sizes", "ipv6", "fragments", "tunnels", "seed")
+             for w in (f"--{key}", str(getattr(mix, key)))]  # fmt: skip
+    report = sent(listener.veth, *words, "--count", "5000", "--rate", "50000")
+    made = traffic.made(mix)
+    expected = [made[i % len(made)] for i in range(5000)]
+    assert listener.frames() == expected
+    assert (report["sent"], report["failed"], report["failures"]) == (5000, 0, {})
+    assert report["bytes"] == sum(map(len, expected))
+
+
+def test_a_capture_file(listener, tmp_path):
+    made = traffic.made(Mix(flows=3, sizes="imix"))[:50]
+    for order, magic in (("<", 0xA1B2C3D4), (">", 0xA1B23C4D)):
+        path = tmp_path / "x.pcap"
+        records = (struct.pack(f"{order}IIII", 1, 2, len(f), 1514) + f for f in made)
+        header = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, 1)
+        path.write_bytes(header + b"".join(records))
+        assert sent(listener.veth, "--pcap", str(path), "--loop", "3")["sent"] == 150
+        assert listener.frames() == made * 3
+        assert (
+            sent(listener.veth, "--pcap", str(path), "--loop", "3", "--count", "70")["sent"] == 70
+        )
+        assert listener.frames() == (made * 2)[:70]
+    for content, word in (
+        (path.read_bytes()[:-1], "cut off in packet 50"),
+        (b"\x0a\x0d\x0d\x0a", "pcapng"),
+        (b"hello", "no pcap file"),
+        (header, "no packet"),
+        (header[:20] + b"\0\0\0\x71", "113, not Ethernet"),
+    ):
+        path.write_bytes(content)
+        error = gen(listener.veth, "--pcap", str(path), code=1).stderr
+        assert error.startswith(f"fal: {path}: ")
+        assert word in error
+    assert "No such file" in gen(listener.veth, "--pcap", f"{path}x", code=1).stderr
+
+
+def test_rates_and_ends(listener):
+    report = sent(listener.veth, "--rate", "2000", "--seconds", "1")
+    assert 0.8 * 2000 < report["sent"] <= 2000
+    assert listener.count() == report["sent"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            listener.veth.outside.command(str(BIN / "fal"), "gen", listener.veth.peer, "--json"),
+            stdout=subprocess.PIPE,
+        )
+        eventually(listener.count)
+        time.sleep(0.2)
+        process.send_signal(number)
+        report = json.loads(process.communicate(timeout=10)[0])
+        assert process.returncode == 0
+        assert report["failed"] == 0
+        assert 0 < listener.count() <= report["sent"]
+    line = gen(listener.veth, "--count", "10").stdout
+    assert line.startswith("sent 10 in 0.00 s: ")
+    assert line.endswith("failed 0\n")
+
+
+def test_what_cannot_be_sent(listener):
+    veth = listener.veth
+    done = gen(veth, "--sizes", "1600", "--count", "10", code=1)
+    assert "failed 10 (10 Message too long)" in done.stdout
+    report = sent(veth, "--sizes", "1000-1600", "--count", "1000")
+    assert report["sent"] + report["failed"] == 1000
+    assert report["failures"] == {"EMSGSIZE": report["failed"]}
+    assert 0.1 < report["failed"] / 1000 < 0.2  # 86 sizes of 601 are too long
+    assert listener.count() == report["sent"]
+    ip("-n", veth.outside.name, "link", "set", veth.peer, "down")
+    done = gen(veth, "--count", "10", code=1)
+    assert done.stdout.startswith("sent 0 ")
+    assert done.stderr == f"fal: {veth.peer} is down (ip link set {veth.peer} up)\n"
+
+
+def refused(code, *words, through=()):
+    done = run(*through, BIN / "fal", "gen", *words)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    return done.stderr.splitlines()[-1]
+
+
+def test_refusals():
+    line = refused(1, "nosuch0")
+    assert line.startswith("fal: no device nosuch0 (there are: lo")
+    line = refused(1, "lo", through=("setpriv", "--bounding-set=-net_raw"))
+    assert line == "fal: sending on lo needs CAP_NET_RAW (run it as root)"
+    for words, message in (
+        (("--sizes", "9"), "sizes '9'"),
+        (("--rate", "0"), "'0' is not a number above 0"),
+        (("--rate", "fast"), "'fast'"),
+        (("--vlan", "1.5"), "'1.5' is no share"),
+        (("--flows", "0"), "'0'"),
+        (("--loop", "2"), "--loop is for --pcap"),
+        (("--pcap", "x", "--seed", "1"), "--seed is for made traffic"),
+    ):
+        assert message in refused(2, "lo", *words)
