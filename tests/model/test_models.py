@@ -21,6 +21,7 @@ HOLD = [
     ("bell", "HOW=LEVEL", "BELLS=2"),
     ("bell", "HOW=BLOCK", "BELLS=1"),
     ("bell", "HOW=BLOCK", "BELLS=2", "MOST=1"),
+    ("plan",),
 ]
 FAIL = [
     ("bell", "HOW=EDGE", "NO_POLLER_FENCE"),
@@ -34,6 +35,11 @@ FAIL = [
     ("bell", "HOW=EDGE", "NO_ARM_ON_NOTHING"),
     ("bell", "HOW=BLOCK", "WOKEN_ALL_THE_SAME"),
     ("bell", "HOW=BLOCK", "END_BEFORE_PACKETS"),
+    ("plan", "NO_WAIT"),
+    ("plan", "USED_AGAIN_AT_ONCE"),
+    ("plan", "NOT_TAKEN_BACK"),
+    ("plan", "FREED_EARLY"),
+    ("plan", "BOOKED_TO_THE_NEWEST"),
 ]
 
 
