@@ -33,9 +33,15 @@ def replies() -> Iterator[bytes]:
         yield bytes([4, 127]) + bytes(ffi.buffer(reply))  # a byte is missing
 
 
+def pieces() -> Iterator[bytes]:
+    for flags in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]):
+        yield b"".join(bytes([1, 2, flag, 3, 4, 1]) for flag in flags)
+
+
 # What is fuzzed: the sources that it needs, and what it begins with.
 TARGETS: dict[str, tuple[list[str], Callable[[], Iterator[bytes]]]] = {
     "fuzz_flow": (["flow.c"], frames),
+    "fuzz_defrag": (["defrag.c"], pieces),
     "fuzz_control": (["control.c", "error.c"], replies),
 }
 
