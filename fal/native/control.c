@@ -90,13 +90,13 @@ int fal_control_ask(int fd, const struct fal_request *request, struct fal_reply 
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
         if (room) {
             message.msg_control = ancillary.bytes;
-            message.msg_controllen = sizeof ancillary.bytes;
+            message.msg_controllen = CMSG_LEN(sizeof(int) * room); /* padding would hold another */
         }
         n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
         message_flags = message.msg_flags;
         if (n < 0 && (errno == EINTR || errno == ECONNRESET)) /* the latter comes once */
             continue;
-        if (n == sizeof *reply && room)
+        if (n >= 0 && room) /* whatever the message is: the descriptors are ours now */
             for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
                 if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
                     *fd_count = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));

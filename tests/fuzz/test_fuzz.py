@@ -1,0 +1,81 @@
+"""What comes from outside, made up by libFuzzer under ASan and UBSan: frames, and messages.
+
+Ten seconds each, a minute in the long form; it begins with the corpus of odd packets.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import packets
+import pytest
+
+from fal.bindings import ffi, lib
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[1] / "fal" / "native"
+COMPILE = ["clang-14", "-g", "-O1", "-D_GNU_SOURCE", "-fsanitize=fuzzer,address,undefined"]
+
+
+def frames() -> Iterator[bytes]:
+    for fields in (lib.FAL_HASH_FLOW, lib.FAL_HASH_FLOW | lib.FAL_HASH_INNER | lib.FAL_HASH_ICMP):
+        for frame in packets.frames().values():
+            yield bytes(8) + bytes([fields]) + frame
+
+
+def replies() -> Iterator[bytes]:
+    for code in (0, 22):
+        reply = ffi.new("struct fal_reply *", {"type": lib.FAL_OPEN, "code": code, "pollers": 1})
+        for descriptors in (0, 4, 35, 36, 64):
+            yield bytes([descriptors, 0]) + bytes(ffi.buffer(reply))
+        yield bytes([4, 127]) + bytes(ffi.buffer(reply))  # a byte is missing
+
+
+def pieces() -> Iterator[bytes]:
+    for flags in ([1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]):
+        yield b"".join(bytes([1, 2, flag, 3, 4, 1]) for flag in flags)
+
+
+# What is fuzzed: the sources that it needs, and what it begins with.
+TARGETS: dict[str, tuple[list[str], Callable[[], Iterator[bytes]]]] = {
+    "fuzz_flow": (["flow.c"], frames),
+    "fuzz_defrag": (["defrag.c"], pieces),
+    "fuzz_control": (["control.c", "error.c"], replies),
+}
+
+
+def fuzz(name: str, seconds: int, directory: Path) -> None:
+    sources, seeds = TARGETS[name]
+    program, corpus = directory / name, directory / "corpus"
+    corpus.mkdir()
+    for i, seed in enumerate(seeds()):
+        (corpus / str(i)).write_bytes(seed)
+    source = [HERE / f"{name}.c", *(NATIVE / s for s in sources)]
+    strict = ["-fno-sanitize-recover=all", f"-I{NATIVE}"]
+    subprocess.run([*COMPILE, *strict, *source, "-o", program], check=True)
+    limits = [f"-max_total_time={seconds}", "-timeout=10", "-max_len=4096"]
+    done = subprocess.run(
+        [program, *limits, f"-artifact_prefix={directory}/", corpus],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds + 60,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def test_every_target_is_run():
+    assert sorted(TARGETS) == sorted(path.stem for path in HERE.glob("fuzz_*.c"))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_ten_seconds(name, tmp_path):
+    fuzz(name, 10, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_minute(name, tmp_path):
+    fuzz(name, 60, tmp_path)
