@@ -22,15 +22,13 @@ packages:
 	@touch $@
 # Without isolation, so that the build directory stays valid and a rebuild takes seconds.
 .venv/installed: $(SOURCES) .venv/ready | packages
-	mkdir -p build/wheel
+	@mkdir -p build/wheel
 	.venv/bin/pip install -q --no-build-isolation --no-deps \
 	  --config-settings=build-dir=build/wheel \
 	  --config-settings=setup-args=-Dwerror=$(if $(CI),true,false) .
 	@touch $@
-test: lint
-	.venv/bin/pytest -m "not long"
-test-long: lint
-	.venv/bin/pytest -m long
+test test-long: lint
+	.venv/bin/pytest -m "$(if $(filter test,$@),not )long"
 demo: build
 	.venv/bin/python demo/demo.py
 lint: build
