@@ -319,6 +319,13 @@ def meetings(word: str) -> Iterator[tuple[str, list[bytes]]]:
         back = ip((B6, A6) if six else (B4, A4), SCTP, segment(SCTP, 6000, 5000))
         yield f"SCTP over {there[0]:04x}", [ether(*there), ether(*back, back=True)]
     yield "ARP", [ether(ARP, bytes(28)), ether(ARP, b"\1" * 28, back=True)]
+    yield (
+        "LLC, whatever its length",
+        [
+            ether(length, bytes([0x42, 0x42, 3]) + bytes(length), length == 38)
+            for length in (38, 39)
+        ],
+    )
 
 
 def datagrams() -> Iterator[tuple[str, str, bytes, list[bytes]]]:

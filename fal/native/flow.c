@@ -33,6 +33,7 @@ enum {
     UDP_HEADER = 8,
     GRE_HEADER = 4,
     TUNNEL_HEADER = 8, /* of VXLAN, Geneve and GTP-U, without what is optional */
+    LEAST_ETHERTYPE = 0x600,
     ETHERTYPE_8021Q = 0x8100,
     ETHERTYPE_8021AD = 0x88a8,
     ETHERTYPE_IPV4 = 0x0800,
@@ -316,12 +317,12 @@ static RARE void note_fragment(struct layer ip, struct layer upper, uint64_t key
     uint64_t ends, id;
     if (ip.type == ETHERTYPE_IPV4) {
         ends = mix(endpoint4(ip.at + 12, 0) ^ key, endpoint4(ip.at + 16, 0) ^ key);
-        id = load16(ip.at + 4);
-    } else {
+        id = load16(ip.at + 4) | (uint64_t)upper.type << 32;
+    } else { /* whatever each fragment says of the next header (RFC 8200, 4.5) */
         ends = mix(endpoint6(ip.at + 8, 0, key), endpoint6(ip.at + 24, 0, key));
         id = load32(upper.at - 4);
     }
-    out->datagram = mix(ends ^ key, id | (uint64_t)upper.type << 32);
+    out->datagram = mix(ends ^ key, id);
     out->flags |= upper.fragment;
 }
 
@@ -413,7 +414,8 @@ walk(const uint8_t *data, uint32_t caplen, uint64_t key, uint32_t spec, struct f
         walk_any(data, caplen, key, spec & ~PLAIN, out);
     } else if (!found) {
         out->flags |= FAL_FLOW_UNPARSED;
-        out->hash = by_macs(data, kind_of(l.type, 0, spec, out), key);
+        uint32_t type = l.type < LEAST_ETHERTYPE ? 0 : l.type; /* else it is a length (802.3) */
+        out->hash = by_macs(data, kind_of(type, 0, spec, out), key);
     }
 }
 

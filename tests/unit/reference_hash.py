@@ -191,7 +191,8 @@ def flow_hash(frame: bytes, seed: int = SEED, fields: int = FLOW, whole: bool = 
         else:
             break
     if value is None:
-        return combine(*macs, vlan << 24 | ethertype << 8, key)
+        kind = ethertype if ethertype >= 0x600 else 0  # below it is a length
+        return combine(*macs, vlan << 24 | kind << 8, key)
     return value
 
 
@@ -397,6 +398,8 @@ def cases() -> dict[str, bytes]:
         "MPLS, no bottom: by MACs": ether(0x8847, label(0) * 9),
         "ARP": arp,
         "ARP, back": ether(ARP, bytes(28), back=True),
+        "802.3 with LLC: by MACs": ether(38, b"\x42\x42\x03" + bytes(35)),
+        "802.3 with LLC, another length, back": ether(40, b"\x42\x42\x03" + bytes(37), back=True),
         "MACs alone": MAC_A + MAC_B,
         "less than MACs": (MAC_A + MAC_B)[:11],
         "nothing": b"",
