@@ -23,7 +23,7 @@ ROOMS = {
     "layout": set(),
     "ring": {"layout"},
     "flow": set(),
-    "bpf": set(),
+    "bpf": BASE,
     "fanout": {"layout"},
     "base": {"layout"},
     "arena": BASE | {"ring"},  # the status is read and written under a sequence number
@@ -31,7 +31,7 @@ ROOMS = {
     "backend": BASE,
     "backends": BASE | {"backend", "tpacket"},
     "poller": BASE | {"ring", "flow", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
-    "client": BASE | {"ring", "arena", "tpacket"},
+    "client": BASE | {"ring", "arena", "bpf", "tpacket"},
     "pcap": BASE | {"client"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
