@@ -32,6 +32,7 @@ def open(
     snaplen: int = 262144,
     timeout: float | None = None,
     ring: int = 4096,
+    group_filter: str | None = None,
 ) -> Socket:
     """Open a socket on "fal:NAME" and take traffic from now on.
 
@@ -40,11 +41,12 @@ def open(
     snaplen: bytes of a packet to give at most.
     timeout: seconds that receiving waits at most; None: for ever (iterating goes on all the same).
     ring: packets that may lie unread, a power of two.
+    group_filter: a pcap expression: what it does not match is for no member; None: as the group is.
 
     FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; EINVAL a bad argument, or
-    the group has another mode; ENOSPC its frames, sockets or groups are in use.
+    the group has another mode or filter; ENOSPC its frames, sockets or groups are in use.
     """
-    return Socket(device, group, fanout, snaplen, timeout, ring)
+    return Socket(device, group, fanout, snaplen, timeout, ring, group_filter)
 
 
 def flow_hash(

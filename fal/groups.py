@@ -28,6 +28,7 @@ class Socket:
 class Group:
     id: int  # -1: the nameless group of a socket that is in none
     mode: int
+    filter: bytes = b""  # struct fal_bpf_insn[]
     record: int = -1  # in the status
     started: list[Socket] = field(default_factory=list)  # in the order of their numbers
     admitted: list[Socket] = field(default_factory=list)
@@ -62,11 +63,13 @@ class Groups:
     def __init__(self) -> None:
         self.groups: list[Group] = []
 
-    def place(self, socket: Socket, group_id: int, word: str) -> None:
+    def place(self, socket: Socket, group_id: int, word: str, filter: bytes = b"") -> None:
         """Put a socket into a group (-1: none), making that where needed."""
         if not -1 <= group_id <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group_id}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
         mode = parse_mode(word)
+        if filter and group_id < 0:
+            raise FalError(errno.EINVAL, "a group's filter wants a group, too")
         found = [g for g in self.groups if g.id == group_id] if group_id >= 0 else []
         if found:
             group = found[0]
@@ -76,6 +79,11 @@ class Groups:
                     errno.EINVAL,
                     f"group {group_id} has mode {mode_name(group.mode)}, not {mode_name(mode)}"
                     " (name its mode, or none)",
+                )
+            if filter not in (b"", group.filter):
+                has = "another filter" if group.filter else "no filter"
+                raise FalError(
+                    errno.EINVAL, f"group {group_id} has {has} (name the same filter, or none)"
                 )
             if len(group.members) >= lib.FAL_GROUP_MEMBERS:
                 raise FalError(
@@ -87,13 +95,25 @@ class Groups:
                 raise FalError(
                     errno.ENOSPC, f"all {lib.FAL_MAX_GROUPS} groups of this fal-poller are in use"
                 )
+            self.check_room(filter)
             fallback = lib.FAL_MODE_HASH if group_id >= 0 else lib.FAL_MODE_LB
-            group = Group(group_id, fallback if mode is None else mode)
+            group = Group(group_id, fallback if mode is None else mode, filter)
         self.remove(socket)
         if group not in self.groups:  # new, or ended with that
             self.groups.append(group)
         (group.started if socket.started else group.admitted).append(socket)
         socket.group = group
+
+    def check_room(self, program: bytes) -> None:
+        """Refuse programs that would cost the poller too much time, however harmless each is."""
+        size: int = ffi.sizeof("struct fal_bpf_insn")
+        used = sum(len(g.filter) for g in self.groups) // size
+        if used + len(program) // size > lib.FAL_BPF_MAX:
+            raise FalError(
+                errno.ENOSPC,
+                f"no room for a BPF program of {len(program) // size}: all groups here"
+                f" together have {used} of {lib.FAL_BPF_MAX} instructions",
+            )
 
     def start(self, socket: Socket) -> None:
         assert socket.group is not None

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from fal import bpf
 from fal.bindings import ffi, lib
 from fal.errors import FalError, c_string, checked, raise_error
 from fal.layout import DESCRIPTOR
@@ -131,6 +132,7 @@ class Socket:
         snaplen: int = MAX_SNAPLEN,
         timeout: float | None = None,
         ring: int = 0,
+        group_filter: str | None = None,
     ) -> None:
         self._handle: Any = ffi.NULL
         self._batch: Batch | None = None
@@ -139,6 +141,8 @@ class Socket:
             raise FalError(errno.EINVAL, f"snaplen {snaplen}: 1 to {MAX_SNAPLEN}")
         if group is None and fanout is not None:
             raise FalError(errno.EINVAL, f"fanout '{fanout}' wants a group, too")
+        if group is None and group_filter:
+            raise FalError(errno.EINVAL, f"group_filter '{group_filter}' wants a group, too")
         if not 0 <= ring <= lib.FAL_MAX_RING:  # what fits into its 32 bits, C checks
             raise FalError(
                 errno.EINVAL,
@@ -155,7 +159,7 @@ class Socket:
         self._handle = checked(lib.fal_open(ring, self._err), self._err)
         try:
             if group is not None:
-                self.join(group, fanout)
+                self.join(group, fanout, group_filter)
             self._check(lib.fal_attach(self._handle, c_string(device), self._err))
             self._check(lib.fal_start(self._handle, self._err))
         except BaseException:
@@ -200,13 +204,23 @@ class Socket:
 
     # ---- groups ----------------------------------------------------------------------------------
 
-    def join(self, group: int, fanout: str | None = None) -> None:
-        """Join a fan-out group: its first member makes it, with `fanout` (default "hash")."""
+    def join(self, group: int, fanout: str | None = None, group_filter: str | None = None) -> None:
+        """Join a fan-out group: its first member makes it, with `fanout` (default "hash").
+
+        group_filter: a pcap expression; what it does not match is for no member.  Who joins a
+        group that is there names the same, or none.
+        """
         if isinstance(group, bool) or not 0 <= index(group) <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group!r}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
         word = ffi.NULL if fanout is None else c_string(fanout)
+        self._set(lib.fal_set_group_filter, group_filter)
         self._check(lib.fal_join(self._alive(), group, word, self._err))
         self._group = index(group)
+
+    def _set(self, function: Any, expression: str | None) -> None:
+        """Hand a compiled pcap expression to C; None or "": none."""
+        program = bpf.native(bpf.compile(expression) if expression else [])
+        self._check(function(self._alive(), program, len(program), self._err))
 
     def leave(self) -> None:
         """Leave the group: from now on the socket gets everything, as one that joined none."""

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "bpf.h"
 #include "control.h"
 #include "ring.h"
 
@@ -34,6 +35,11 @@ struct fal_mapping {
     uint32_t arenas;
     struct fal_segment arena[FAL_MAX_POLLERS];
     struct fal_segment status, cursors, transmit;
+};
+
+struct program {
+    struct fal_bpf_insn *instructions; /* NULL: none */
+    uint32_t count;
 };
 
 struct fal_socket {
@@ -58,6 +64,7 @@ struct fal_socket {
     uint32_t capacity;
     int32_t group;
     char mode[FAL_NAME_SIZE];
+    struct program group_filter, group_program;
     uint32_t number, member; /* the socket's, and its record in the status */
 };
 
@@ -125,7 +132,9 @@ static struct fal_request request_of(const struct fal_socket *s, uint32_t type) 
                                   .version = FAL_PROTOCOL_VERSION,
                                   .id = s->id,
                                   .group = s->group,
-                                  .ring = s->capacity};
+                                  .ring = s->capacity,
+                                  .filter = s->group_filter.count,
+                                  .program = s->group_program.count};
     memcpy(request.mode, s->mode, sizeof request.mode);
     return request;
 }
@@ -133,12 +142,15 @@ static struct fal_request request_of(const struct fal_socket *s, uint32_t type) 
 static int ask_for(struct fal_socket *s, uint32_t type, struct fal_reply *reply, int *fds,
                    uint32_t *fd_count, struct fal_error *err) {
     struct fal_request request = request_of(s, type);
+    if (type != FAL_JOIN)
+        request.filter = request.program = 0;
     if (s->control < 0)
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (s->ended.code)
         return fal_fail(err, s->ended.code, "%s", s->ended.text);
     struct fal_error local;
-    if (fal_control_ask(s->control, &request, reply, fds, fd_count, &local) < 0) {
+    if (fal_control_ask(s->control, &request, s->group_filter.instructions,
+                        s->group_program.instructions, reply, fds, fd_count, &local) < 0) {
         if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
             s->ended = local;
         if (err)
@@ -227,7 +239,8 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) 
     s->ended = (struct fal_error){0};
     if ((s->control = fal_control_connect(device + 4, err)) < 0)
         return -1;
-    int result = fal_control_ask(s->control, &request, &reply, fds, &n, err);
+    int result = fal_control_ask(s->control, &request, s->group_filter.instructions,
+                                 s->group_program.instructions, &reply, fds, &n, err);
     if (result == 0)
         result = take_over(s, &reply, fds, n, err);
     for (uint32_t i = 0; i < n; i++)
@@ -275,6 +288,8 @@ void fal_close(struct fal_socket *s) {
         fal_detach(s, NULL);
         munmap(s->is_reader, 4096);
     }
+    free(s->group_filter.instructions);
+    free(s->group_program.instructions);
     free(s);
 }
 
@@ -284,6 +299,30 @@ int fal_start(struct fal_socket *s, struct fal_error *err) {
 }
 
 /* ---- groups ---------------------------------------------------------------------------------- */
+
+static int set_program(struct program *p, const struct fal_bpf_insn *program, uint32_t n,
+                       struct fal_error *err) {
+    struct fal_bpf_insn *copy = NULL;
+    if (n && fal_bpf_check(program, n, err) < 0)
+        return -1;
+    if (n && !(copy = malloc(n * sizeof *copy)))
+        return fal_fail(err, ENOMEM, "no memory for a BPF program");
+    if (n)
+        memcpy(copy, program, n * sizeof *copy);
+    free(p->instructions);
+    *p = (struct program){copy, n};
+    return 0;
+}
+
+int fal_set_group_filter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                         struct fal_error *err) {
+    return set_program(&s->group_filter, program, n, err);
+}
+
+int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                          struct fal_error *err) {
+    return set_program(&s->group_program, program, n, err);
+}
 
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err) {
     struct fal_reply reply = {0};
@@ -313,6 +352,8 @@ int fal_leave(struct fal_socket *s, struct fal_error *err) {
         return -1;
     s->group = -1;
     s->mode[0] = 0;
+    set_program(&s->group_filter, NULL, 0, NULL);
+    set_program(&s->group_program, NULL, 0, NULL);
     if (s->mapping)
         s->member = reply.member;
     return 0;

@@ -134,11 +134,21 @@ int fal_device_transmit(struct fal_device *d, uint32_t socket, const struct fal_
 
 static void free_plan(struct plan *plan) {
     if (plan) {
+        for (uint32_t i = 0; i < plan->groups; i++)
+            free(plan->group[i].filter);
         free(plan->group);
         free(plan->member);
         free(plan->about);
         free(plan);
     }
+}
+
+/* A copy for the plan; NULL: there is none, or no memory. */
+static struct fal_bpf_insn *copy_program(const struct fal_bpf_insn *program, uint32_t count) {
+    struct fal_bpf_insn *copy = count ? malloc(count * sizeof *copy) : NULL;
+    if (copy)
+        memcpy(copy, program, count * sizeof *copy);
+    return copy;
 }
 
 static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group *groups,
@@ -172,8 +182,10 @@ static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group
         g->record = groups[i].record;
         g->steering = (struct fal_steering){
             .mode = groups[i].mode, .members = groups[i].started, .next = 1, .table = g->table};
-        if (groups[i].mode == FAL_MODE_HASH && groups[i].started &&
-            fal_buckets_build(ids, groups[i].started, g->table) < 0) {
+        g->filter = copy_program(groups[i].filter, groups[i].filter_count);
+        if ((groups[i].filter_count && !g->filter) ||
+            (groups[i].mode == FAL_MODE_HASH && groups[i].started &&
+             fal_buckets_build(ids, groups[i].started, g->table) < 0)) {
             free_plan(plan);
             return NULL;
         }

@@ -68,9 +68,17 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err);
 int fal_detach(struct fal_socket *s, struct fal_error *err);
 int fal_start(struct fal_socket *s, struct fal_error *err);
 
+/* What fal_join asks of the group, classic BPF that is copied: a filter, so that only packets which
+ * it matches are for the group's members; the program of mode "cbpf", whose verdict modulo members
+ * picks one.  The first member decides.  n instructions, at most FAL_BPF_MAX; 0: none, or as the
+ * group has it, which is so until one is set, and after fal_leave.  EINVAL: it cannot be run. */
+int fal_set_group_filter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                         struct fal_error *err);
+int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                          struct fal_error *err);
 /* group 0..65535; fanout "hash", "lb"; NULL: as the group is, "hash" for a new one.  Before
  * fal_attach it is kept until then.  EALREADY: in a group already; EINVAL: no such mode, or the
- * group has another. */
+ * group has another, or another filter or program; ENOSPC: too many instructions of all groups. */
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);
 /* Out of the group: the socket gets everything again. */
 int fal_leave(struct fal_socket *s, struct fal_error *err);

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bpf.h"
 #include "flow.h"
 
 #define SECOND  1000000000ull
@@ -228,6 +229,26 @@ static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc
     books->delivered += n - full;
 }
 
+/* Of a packet in pieces the filter sees the first, and the others go with it. */
+static void filter_and_deliver(struct fal_poller *p, struct group *g,
+                               const struct fal_desc *packets, const uint32_t *frame, uint32_t n) {
+    struct fal_group_status *books = &p->mine->group[g->record];
+    struct fal_desc matching[FAL_BURST];
+    uint32_t frame_of[FAL_BURST], count = 0;
+    bool match = false;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct fal_desc *d = &packets[i];
+        if (d->flags & FAL_DESC_FIRST)
+            match = fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen) != 0;
+        matching[count] = *d;
+        frame_of[count] = frame[i];
+        count += match;
+    }
+    books->received += n - count;
+    books->filtered += n - count;
+    deliver(p, g, matching, frame_of, count);
+}
+
 static void submit(struct fal_poller *p) {
     for (uint32_t i = 0; i < p->plan->sockets; i++) {
         struct socket_ring *s = p->plan->socket[i];
@@ -268,8 +289,10 @@ static void ring_bells(struct fal_poller *p) {
 static void forward(struct fal_poller *p, struct fal_desc *packets, const uint32_t *frame,
                     uint32_t n) {
     classify(p, packets, n);
-    for (uint32_t i = 0; i < p->plan->groups; i++)
-        deliver(p, &p->plan->group[i], packets, frame, n);
+    for (uint32_t i = 0; i < p->plan->groups; i++) {
+        struct group *g = &p->plan->group[i];
+        (g->filter ? filter_and_deliver : deliver)(p, g, packets, frame, n);
+    }
     submit(p);
     for (uint32_t i = 0; i < n; i++)
         if (!p->references[frame[i]]) /* nobody wanted it */

@@ -55,6 +55,8 @@ struct fal_plan_group {
     uint32_t mode;
     uint32_t started; /* members that are steered to */
     uint32_t admitted;
+    uint32_t filter_count; /* checked BPF, which is copied; 0: no filter */
+    const struct fal_bpf_insn *filter;
 };
 
 struct fal_plan_member {

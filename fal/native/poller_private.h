@@ -36,6 +36,7 @@ struct group {
     struct fal_steering steering;
     struct socket_ring *member[FAL_GROUP_MEMBERS];
     uint32_t record;
+    struct fal_bpf_insn *filter; /* NULL: none */
     uint8_t table[FAL_BUCKETS];
 };
 

@@ -1,0 +1,153 @@
+"""Filters of groups and of sockets, over the null backend: 64 flows, from 10.0.0.1 … 10.0.0.64."""
+
+import contextlib
+import errno
+import re
+
+import pytest
+from support import NULL, assert_books, eventually, number, received
+
+import fal
+from fal import bpf
+from fal.bindings import ffi, lib
+
+COUNT = 6400  # a hundred of each flow
+HALF = "ip[15] & 1 = 1"  # of the flows: the last byte of the source address is odd
+
+
+@pytest.fixture
+def source(start_poller):
+    """A fal-poller whose packets come when so many sockets are started."""
+
+    def start(wait, count=COUNT):
+        return start_poller("made", *NULL, "--wait", str(wait), "--count", str(count))
+
+    return start
+
+
+def refused(code, *words):
+    pattern = "".join(f"(?=.*{re.escape(word)})" for word in words)
+    return pytest.raises(fal.FalError, match=pattern, check=lambda e: e.errno == code)
+
+
+# ---- groups --------------------------------------------------------------------------------------
+
+
+def test_a_group_s_filter(source):
+    """What it does not match is for no member, and counted; other groups see all."""
+    poller = source(wait=5)
+    with contextlib.ExitStack() as stack:
+
+        def member(**words):
+            return stack.enter_context(fal.open(poller.device, ring=8192, **words))
+
+        everything = member()
+        hashed = [member(group=1, group_filter="ip[15] & 1 = 1 and udp port 53") for _ in range(2)]
+        shared = member(group=2, fanout="lb", group_filter="src host 10.0.0.9")
+        no_filter = member(group=3)
+        eventually(lambda: poller.look()["link_received"] == COUNT)
+        for s, ours in ((everything, range(64)), (no_filter, range(64)), (shared, [8])):
+            numbers = [number(data) for _, data in received(s)]
+            assert numbers == [i for i in range(COUNT) if i % 64 in ours]
+        got = [[number(data) for _, data in received(s)] for s in hashed]
+        assert all(numbers == sorted(numbers) for numbers in got)
+        assert sorted(got[0] + got[1]) == [i for i in range(COUNT) if i % 2 == 0]
+        assert all(got)
+
+
+def test_the_books_with_a_filter(source):
+    """Filtered, delivered, dropped, no member: each packet once."""
+    poller = source(wait=2)
+    with (
+        fal.open(poller.device, group=1, group_filter=HALF, ring=64),
+        fal.open(poller.device, group=2, group_filter="arp") as nothing,
+    ):
+        eventually(lambda: poller.look()["link_received"] == COUNT)
+        report = poller.stat()
+        assert_books(report)
+        one, two = report["groups"]
+        assert (one["received"], one["filtered"], one["delivered"]) == (COUNT, COUNT / 2, 64)
+        assert one["drops"]["ring_full"] == COUNT / 2 - 64
+        assert (two["received"], two["filtered"], two["delivered"]) == (COUNT, COUNT, 0)
+        assert nothing.stats().recv == 0
+
+
+def test_the_first_member_decides(source):
+    poller = source(wait=100)
+    with (
+        fal.open(poller.device, group=1, group_filter=HALF) as first,
+        fal.open(poller.device, group=1) as as_it_is,
+        fal.open(poller.device, group=1, group_filter=HALF) as same,
+        fal.open(poller.device, group=2) as no_filter,
+    ):
+        assert [s.member for s in (first, as_it_is, same)] == [0, 1, 2]
+        with refused(errno.EINVAL, "group 1 has another filter", "or none"):
+            fal.open(poller.device, group=1, group_filter="udp")
+        with refused(errno.EINVAL, "group 2 has no filter"):
+            fal.open(poller.device, group=2, group_filter="udp")
+        with fal.open(poller.device) as s:
+            with refused(errno.EINVAL, "another filter"):
+                s.join(1, group_filter="udp")
+            assert s.group is None
+            s.join(1)  # what was refused is forgotten
+            s.leave()
+            s.join(3, "lb", group_filter="udp")
+            assert s.member == 0
+        for s in (first, as_it_is, same, no_filter):
+            s.leave()
+        with fal.open(poller.device, group=1, group_filter="udp"):  # the group began anew
+            pass
+
+
+def test_what_is_no_filter(source):
+    poller = source(wait=100)
+    for bad, *words in [
+        ({"group": 1, "group_filter": "port"}, "'port'", "syntax error"),
+        ({"group": 1, "group_filter": "ip and arp"}, "rejects all"),
+        ({"group_filter": "ip"}, "'ip' wants a group"),
+        ({"group": 1, "group_filter": "ip\0"}, "NUL"),
+    ]:
+        with refused(errno.EINVAL, *words):
+            fal.open(poller.device, **bad)
+    with fal.open(poller.device, group=1, group_filter=""):
+        pass
+    assert not eventually(poller.stat)["groups"]
+
+
+def test_filters_of_all_groups_have_a_limit(source):
+    """What the poller has to run for each packet is bounded, whoever asks."""
+    poller = source(wait=100)
+    half = bpf.native([(0x04, 0, 0, 1)] * (lib.FAL_BPF_MAX // 2 - 1) + [(6, 0, 0, 1)])
+    err = ffi.new("struct fal_error *")
+    with contextlib.ExitStack() as stack:
+
+        def join(group, program):
+            s = lib.fal_open(64, err)
+            stack.callback(lib.fal_close, s)
+            assert lib.fal_set_group_filter(s, program, len(program), err) == 0
+            assert lib.fal_join(s, group, ffi.NULL, err) == 0
+            return lib.fal_attach(s, poller.device.encode(), err)
+
+        assert join(1, half) == join(2, half) == 0
+        assert join(1, half) == 0  # costs nothing
+        assert join(3, bpf.native([(6, 0, 0, 1)])) == -1
+        assert err.code == errno.ENOSPC
+        assert "no room for a BPF program of 1: all groups here together have 4096 of 4096" in (
+            ffi.string(err.text).decode()
+        )
+    with fal.open(poller.device, group=3, group_filter="udp"):
+        pass
+
+
+def test_c_programs_are_checked():
+    err = ffi.new("struct fal_error *")
+    s = lib.fal_open(0, err)
+    for function in (lib.fal_set_group_filter, lib.fal_set_group_program):
+        assert function(s, bpf.native([(0, 0, 0, 0)]), 1, err) == -1
+        assert (err.code, ffi.string(err.text)) == (
+            errno.EINVAL,
+            b"BPF program: instruction 0 is the last and no return",
+        )
+        assert function(s, ffi.NULL, lib.FAL_BPF_MAX + 1, err) == -1
+        assert function(s, ffi.NULL, 0, err) == 0
+    lib.fal_close(s)
