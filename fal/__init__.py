@@ -33,6 +33,7 @@ def open(
     timeout: float | None = None,
     ring: int = 4096,
     group_filter: str | None = None,
+    filter: str | None = None,
 ) -> Socket:
     """Open a socket on "fal:NAME" and take traffic from now on.
 
@@ -41,12 +42,13 @@ def open(
     snaplen: bytes of a packet to give at most.
     timeout: seconds that receiving waits at most; None: for ever (iterating goes on all the same).
     ring: packets that may lie unread, a power of two.
-    group_filter: a pcap expression: what it does not match is for no member; None: as the group is.
+    filter: a pcap expression: this socket receives what matches; see Socket.setfilter.
+    group_filter: one, too: what it does not match is for no member; None: as the group is.
 
     FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; EINVAL a bad argument, or
     the group has another mode or filter; ENOSPC its frames, sockets or groups are in use.
     """
-    return Socket(device, group, fanout, snaplen, timeout, ring, group_filter)
+    return Socket(device, group, fanout, snaplen, timeout, ring, group_filter, filter)
 
 
 def flow_hash(

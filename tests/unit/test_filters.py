@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import itertools
 import re
+import time
 
 import pytest
 from support import NULL, assert_books, eventually, number, received
@@ -142,7 +144,7 @@ def test_filters_of_all_groups_have_a_limit(source):
 def test_c_programs_are_checked():
     err = ffi.new("struct fal_error *")
     s = lib.fal_open(0, err)
-    for function in (lib.fal_set_group_filter, lib.fal_set_group_program):
+    for function in (lib.fal_setfilter, lib.fal_set_group_filter, lib.fal_set_group_program):
         assert function(s, bpf.native([(0, 0, 0, 0)]), 1, err) == -1
         assert (err.code, ffi.string(err.text)) == (
             errno.EINVAL,
@@ -151,3 +153,112 @@ def test_c_programs_are_checked():
         assert function(s, ffi.NULL, lib.FAL_BPF_MAX + 1, err) == -1
         assert function(s, ffi.NULL, 0, err) == 0
     lib.fal_close(s)
+
+
+# ---- sockets -------------------------------------------------------------------------------------
+
+MINE = "udp[0:2] & 7 = 0"  # every eighth flow: source ports are from 10000 on
+OURS = [i for i in range(COUNT) if i % 8 == 0]
+
+
+@pytest.fixture
+def filtered(source):
+    """A socket whose ring is full of packets, one in eight of which it wants."""
+    poller = source(wait=2)
+    with fal.open(poller.device, ring=8192, filter=MINE) as s, fal.open(poller.device, ring=64):
+        eventually(lambda: s.stats().recv == COUNT)  # and the other never reads: it does not end
+        yield poller, s
+
+
+def consumed(poller):
+    return max(m["consumed"] for m in poller.look()["sockets"])
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 5000])
+def test_a_socket_s_filter(filtered, most):
+    poller, s = filtered
+    got, kept = [], []
+    while batch := s.recv_batch(max=most, timeout=0):
+        assert len(batch) == len(batch.meta) <= most
+        for packet, meta in zip(batch, batch.meta, strict=True):
+            begin = int(meta["offset"])
+            assert batch.data[begin : begin + int(meta["caplen"])].tobytes() == bytes(packet)
+            assert int(meta["hash"]) == fal.flow_hash(packet)
+            got.append(number(packet))
+        kept.append((batch.meta, batch.meta.copy()))
+    assert got == OURS
+    assert s.stats() == fal.Stats(COUNT, 0, 0, COUNT - len(OURS))
+    eventually(lambda: consumed(poller) == COUNT)
+    s.close()
+    for meta, copy in kept:  # each batch's own
+        assert (meta == copy).all()
+        with pytest.raises(ValueError, match="read-only"):
+            meta["len"] = 1
+
+
+def test_what_is_read_in_part_is_received_again(filtered):
+    poller, s = filtered
+    got = []
+    for take in itertools.cycle([1, 3, 0, 50, 200]):
+        batch = s.recv_batch(max=120, timeout=0)
+        if not len(batch):
+            break
+        got += map(number, list(batch)[:take])
+        s._released(batch, take)
+        if 0 < take < len(batch):  # what lies before the next one was given back, no more
+            eventually(lambda: consumed(poller) == OURS[len(got)])  # noqa: B023
+            assert s.stats().filtered == OURS[len(got)] - len(got)
+        if take == 3:  # a loop that is left
+            got += [number(data) for _, data in itertools.islice(s, 5)]
+    assert got == OURS
+    eventually(lambda: consumed(poller) == COUNT)
+
+
+def test_a_filter_comes_and_goes(filtered):
+    """Also for what lies in the ring, and while a batch is out."""
+    poller, s = filtered
+    batch = s.recv_batch(max=10)
+    with refused(errno.EINVAL, "syntax error"):
+        s.setfilter("port")
+    s.setfilter(None)
+    assert [number(p) for p in batch] == OURS[:10]
+    batch = s.recv_batch(max=10)
+    assert [number(p) for p in batch] == list(range(73, 83))
+    assert batch.meta.ctypes.data == s._views[0].slots[73:].ctypes.data  # the ring itself
+    s.setfilter("udp[0:2] = 10001")
+    assert [number(p) for p in s.recv_batch(max=3)] == [129, 193, 257]
+    s.setfilter("")
+    s.setfilter("src host 10.0.0.1 and udp[0:2] = 10001")
+    assert len(s.recv_batch(timeout=0.01)) == 0
+    eventually(lambda: consumed(poller) == COUNT)
+
+
+def test_the_end_comes_after_the_last_that_matches(source):
+    with fal.open(source(wait=1).device, ring=8192, filter=MINE) as s:
+        assert [number(data) for _, data in s] == OURS
+
+
+def test_a_flood_of_others_does_not_hold_a_timeout_up(start_poller):
+    poller = start_poller("x", *NULL)
+    with fal.open(poller.device, filter="arp") as s:
+        for timeout in (0, 0.2, 0.7):
+            start = time.monotonic()
+            assert len(s.recv_batch(timeout=timeout)) == 0
+            assert timeout <= time.monotonic() - start < timeout + 3
+        assert s.stats().filtered > 10000
+        assert poller.look()["sockets"][0]["consumed"] > 10000
+
+
+def test_filters_of_group_and_socket(source):
+    poller = source(wait=1)
+    with fal.open(poller.device, group=1, group_filter=HALF, ring=8192, filter=MINE) as s:
+        eventually(lambda: s.stats().recv == COUNT // 2)
+        assert [number(data) for _, data in s] == OURS
+        assert s.stats() == fal.Stats(COUNT // 2, 0, 0, COUNT // 2 - len(OURS))
+
+
+def test_a_bad_filter_opens_nothing(source):
+    poller = source(wait=100)
+    with refused(errno.EINVAL, "'port'", "syntax error"):
+        fal.open(poller.device, filter="port")
+    assert not poller.stat()["sockets"]
