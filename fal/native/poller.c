@@ -521,6 +521,7 @@ static void take_in_pending(struct fal_poller *p) {
 static int loop(struct fal_poller *p, struct fal_error *err) {
     struct fal_desc packets[FAL_BURST];
     uint32_t frame[FAL_BURST];
+    uint16_t cpu[FAL_BURST];
     uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0;
     bool told_drained = false;
 
@@ -529,7 +530,7 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         int n = 0;
         bool begun = fal_load_acquire(&p->begun);
         if (begun && !p->over) {
-            n = p->ops->rx_burst(p->part, packets, frame, FAL_BURST);
+            n = p->ops->rx_burst(p->part, packets, frame, cpu, FAL_BURST);
             if (n < 0 && errno == ENODATA)
                 p->over = true;
             else if (n < 0)

@@ -52,6 +52,8 @@ int fal_xdp_no_privilege(const char *device, struct fal_error *err) {
 
 /* ---- the program --------------------------------------------------------------------------- */
 
+#define STAMP ((int)sizeof(struct fal_xdp_stamp))
+
 enum { R0, R1, R2, R3, CONTEXT = 6, META = 7, DATA = 8 };
 
 static int make_map(uint32_t slots) {
@@ -74,19 +76,21 @@ static int load(int map, int time_helper) {
         {0, 0, 0, 0, 0},
         {BPF_ALU64 | BPF_MOV | BPF_K, R3, 0, 0, XDP_PASS}, /* where the queue has no socket */
         {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect_map},
-        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 12, XDP_REDIRECT}, /* to exit */
+        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 14, XDP_REDIRECT}, /* to exit */
 
         {BPF_ALU64 | BPF_MOV | BPF_X, R1, CONTEXT, 0, 0},
-        {BPF_ALU64 | BPF_MOV | BPF_K, R2, 0, 0, -FAL_XDP_STAMP},
+        {BPF_ALU64 | BPF_MOV | BPF_K, R2, 0, 0, -STAMP},
         {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_xdp_adjust_meta},
-        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 7, 0}, /* to redirect */
+        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 9, 0}, /* to redirect */
         {BPF_LDX | BPF_MEM | BPF_W, META, CONTEXT, offsetof(struct xdp_md, data_meta), 0},
         {BPF_LDX | BPF_MEM | BPF_W, DATA, CONTEXT, offsetof(struct xdp_md, data), 0},
         {BPF_ALU64 | BPF_MOV | BPF_X, R2, META, 0, 0},
-        {BPF_ALU64 | BPF_ADD | BPF_K, R2, 0, 0, FAL_XDP_STAMP},
-        {BPF_JMP | BPF_JGT | BPF_X, R2, DATA, 2, 0}, /* never, but the verifier wants to see it */
+        {BPF_ALU64 | BPF_ADD | BPF_K, R2, 0, 0, STAMP},
+        {BPF_JMP | BPF_JGT | BPF_X, R2, DATA, 4, 0}, /* never, but the verifier wants to see it */
         {BPF_JMP | BPF_CALL, 0, 0, 0, time_helper},
-        {BPF_STX | BPF_MEM | BPF_DW, META, R0, 0, 0},
+        {BPF_STX | BPF_MEM | BPF_DW, META, R0, offsetof(struct fal_xdp_stamp, time), 0},
+        {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_smp_processor_id},
+        {BPF_STX | BPF_MEM | BPF_W, META, R0, offsetof(struct fal_xdp_stamp, cpu), 0},
 
         {BPF_ALU64 | BPF_MOV | BPF_K, R0, 0, 0, XDP_REDIRECT}, /* redirect: */
         {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},                      /* exit: */

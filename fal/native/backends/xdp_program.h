@@ -4,13 +4,18 @@
 #define FAL_XDP_PROGRAM_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "../error.h"
 
-/* Directly before each packet that it redirects, the program leaves a stamp: u64, nanoseconds of
- * `clock`.  The kernel copies it along with the packet. */
-#define FAL_XDP_STAMP 8 /* bytes */
+/* Directly before each packet that it redirects, the program leaves a stamp.  The kernel copies it
+ * along with the packet. */
+struct fal_xdp_stamp {
+    uint64_t time; /* nanoseconds of `clock`; 0: the program could leave none */
+    uint32_t cpu;  /* that it ran on */
+    uint32_t unused;
+};
 
 struct fal_xdp_program {
     int map;         /* queue id -> socket (XSKMAP) */
