@@ -15,6 +15,7 @@ from importlib.metadata import version as _version
 
 from fal.bindings import ffi as _ffi
 from fal.bindings import lib as _lib
+from fal.bpf import Program
 from fal.errors import FalError, PollerGone, c_string
 from fal.socket import Batch, Socket, Stats
 
@@ -34,21 +35,23 @@ def open(
     ring: int = 4096,
     group_filter: str | None = None,
     filter: str | None = None,
+    program: Program | None = None,
 ) -> Socket:
     """Open a socket on "fal:NAME" and take traffic from now on.
 
     group: 0..65535, shared with the other workers of the group; None: everything.
-    fanout: "hash" (a flow's packets meet one worker) or "lb" (in turn); None: as the group is.
+    fanout: "hash" (a flow meets one worker), "lb" (in turn) or "cbpf"; None: as the group is.
     snaplen: bytes of a packet to give at most.
     timeout: seconds that receiving waits at most; None: for ever (iterating goes on all the same).
     ring: packets that may lie unread, a power of two.
     filter: a pcap expression: this socket receives what matches; see Socket.setfilter.
     group_filter: one, too: what it does not match is for no member; None: as the group is.
+    program: of "cbpf", a list of (code, jt, jf, k); its verdict modulo members picks the member.
 
     FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; EINVAL a bad argument, or
     the group has another mode or filter; ENOSPC its frames, sockets or groups are in use.
     """
-    return Socket(device, group, fanout, snaplen, timeout, ring, group_filter, filter)
+    return Socket(device, group, fanout, snaplen, timeout, ring, group_filter, filter, program)
 
 
 def flow_hash(

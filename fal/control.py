@@ -353,7 +353,7 @@ class Control:
                 "all records of memberships are in use: read what lies unread of groups that were"
                 f" left, or close some sockets (there are {lib.FAL_MAX_MEMBERS} records)",
             )
-        self.groups.place(member, request.group, text_of(request.mode), filter_of(request))
+        self.groups.place(member, request.group, text_of(request.mode), *programs_of(request))
         member.record = record
         assert member.group
         if member.group.record < 0:
@@ -368,8 +368,11 @@ class Control:
         for a, g in zip(about, groups, strict=True):
             a.id, a.record, a.mode = g.id, g.record, g.mode
             a.started, a.admitted = len(g.started), len(g.admitted)
-            filter = ffi.from_buffer("struct fal_bpf_insn[]", g.filter)  # g keeps it alive
+            filter, program = (  # g keeps them alive
+                ffi.from_buffer("struct fal_bpf_insn[]", raw) for raw in (g.filter, g.program)
+            )
             a.filter, a.filter_count = filter, len(filter)
+            a.program, a.program_count = program, len(program)
         for p, s in zip(places, members, strict=True):
             p.id, p.socket, p.record, p.pid = s.id, s.number, s.record, s.pid
         err = ffi.new("struct fal_error *")
@@ -381,13 +384,16 @@ def expect_size(message: bytes, size: int, at_least: bool = False) -> None:
         raise FalError(errno.EPROTO, f"a request of {len(message)} bytes, not {size}")
 
 
-def filter_of(request: Any) -> bytes:
-    """Return the group's filter that follows a request, checked."""
-    program = ffi.cast("struct fal_bpf_insn *", request + 1)
-    if request.filter:
-        err = ffi.new("struct fal_error *")
-        checked(lib.fal_bpf_check(program, request.filter, err), err)
-    return bytes(ffi.buffer(program, request.filter * INSTRUCTION_SIZE))
+def programs_of(request: Any) -> list[bytes]:
+    """Return the group's filter and its program, which follow a request, checked."""
+    at, programs = ffi.cast("struct fal_bpf_insn *", request + 1), []
+    for count in (request.filter, request.program):
+        if count:
+            err = ffi.new("struct fal_error *")
+            checked(lib.fal_bpf_check(at, count, err), err)
+        programs.append(bytes(ffi.buffer(at, count * INSTRUCTION_SIZE)))
+        at += count
+    return programs
 
 
 def text_of(field: Any) -> str:

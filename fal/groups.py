@@ -29,6 +29,7 @@ class Group:
     id: int  # -1: the nameless group of a socket that is in none
     mode: int
     filter: bytes = b""  # struct fal_bpf_insn[]
+    program: bytes = b""  # the same, of mode cbpf
     record: int = -1  # in the status
     started: list[Socket] = field(default_factory=list)  # in the order of their numbers
     admitted: list[Socket] = field(default_factory=list)
@@ -63,13 +64,15 @@ class Groups:
     def __init__(self) -> None:
         self.groups: list[Group] = []
 
-    def place(self, socket: Socket, group_id: int, word: str, filter: bytes = b"") -> None:
+    def place(
+        self, socket: Socket, group_id: int, word: str, filter: bytes = b"", program: bytes = b""
+    ) -> None:
         """Put a socket into a group (-1: none), making that where needed."""
         if not -1 <= group_id <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group_id}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
         mode = parse_mode(word)
-        if filter and group_id < 0:
-            raise FalError(errno.EINVAL, "a group's filter wants a group, too")
+        if (filter or program) and group_id < 0:
+            raise FalError(errno.EINVAL, "a filter or a program of a group wants a group, too")
         found = [g for g in self.groups if g.id == group_id] if group_id >= 0 else []
         if found:
             group = found[0]
@@ -80,11 +83,16 @@ class Groups:
                     f"group {group_id} has mode {mode_name(group.mode)}, not {mode_name(mode)}"
                     " (name its mode, or none)",
                 )
-            if filter not in (b"", group.filter):
-                has = "another filter" if group.filter else "no filter"
-                raise FalError(
-                    errno.EINVAL, f"group {group_id} has {has} (name the same filter, or none)"
-                )
+            for what, mine, its in (
+                ("filter", filter, group.filter),
+                ("program", program, group.program),
+            ):
+                if mine not in (b"", its):
+                    raise FalError(
+                        errno.EINVAL,
+                        f"group {group_id} has {'another' if its else 'no'} {what}"
+                        f" (name the same {what}, or none)",
+                    )
             if len(group.members) >= lib.FAL_GROUP_MEMBERS:
                 raise FalError(
                     errno.ENOSPC,
@@ -95,9 +103,15 @@ class Groups:
                 raise FalError(
                     errno.ENOSPC, f"all {lib.FAL_MAX_GROUPS} groups of this fal-poller are in use"
                 )
-            self.check_room(filter)
+            self.check_room(filter + program)
             fallback = lib.FAL_MODE_HASH if group_id >= 0 else lib.FAL_MODE_LB
-            group = Group(group_id, fallback if mode is None else mode, filter)
+            group = Group(group_id, fallback if mode is None else mode, filter, program)
+            if (group.mode == lib.FAL_MODE_CBPF) != bool(program):
+                raise FalError(
+                    errno.EINVAL,
+                    f"a new group of mode {mode_name(group.mode)}"
+                    f" {'takes no' if program else 'wants a'} program",
+                )
         self.remove(socket)
         if group not in self.groups:  # new, or ended with that
             self.groups.append(group)
@@ -107,7 +121,7 @@ class Groups:
     def check_room(self, program: bytes) -> None:
         """Refuse programs that would cost the poller too much time, however harmless each is."""
         size: int = ffi.sizeof("struct fal_bpf_insn")
-        used = sum(len(g.filter) for g in self.groups) // size
+        used = sum(len(g.filter + g.program) for g in self.groups) // size
         if used + len(program) // size > lib.FAL_BPF_MAX:
             raise FalError(
                 errno.ENOSPC,

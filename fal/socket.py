@@ -135,6 +135,7 @@ class Socket:
         ring: int = 0,
         group_filter: str | None = None,
         filter: str | None = None,
+        program: bpf.Program | None = None,
     ) -> None:
         self._handle: Any = ffi.NULL
         self._batch: Batch | None = None
@@ -143,6 +144,8 @@ class Socket:
             raise FalError(errno.EINVAL, f"snaplen {snaplen}: 1 to {MAX_SNAPLEN}")
         if group is None and fanout is not None:
             raise FalError(errno.EINVAL, f"fanout '{fanout}' wants a group, too")
+        if group is None and program:
+            raise FalError(errno.EINVAL, "a program wants a group, too")
         if group is None and group_filter:
             raise FalError(errno.EINVAL, f"group_filter '{group_filter}' wants a group, too")
         if not 0 <= ring <= lib.FAL_MAX_RING:  # what fits into its 32 bits, C checks
@@ -162,7 +165,7 @@ class Socket:
         try:
             self.setfilter(filter)
             if group is not None:
-                self.join(group, fanout, group_filter)
+                self.join(group, fanout, group_filter, program)
             self._check(lib.fal_attach(self._handle, c_string(device), self._err))
             self._check(lib.fal_start(self._handle, self._err))
         except BaseException:
@@ -207,16 +210,24 @@ class Socket:
 
     # ---- groups ----------------------------------------------------------------------------------
 
-    def join(self, group: int, fanout: str | None = None, group_filter: str | None = None) -> None:
+    def join(
+        self,
+        group: int,
+        fanout: str | None = None,
+        group_filter: str | None = None,
+        program: bpf.Program | None = None,
+    ) -> None:
         """Join a fan-out group: its first member makes it, with `fanout` (default "hash").
 
-        group_filter: a pcap expression; what it does not match is for no member.  Who joins a
-        group that is there names the same, or none.
+        group_filter: a pcap expression; what it does not match is for no member.
+        program: of "cbpf", (code, jt, jf, k) each; its verdict modulo members picks one.
+        Who joins a group that is there names the same, or none.
         """
         if isinstance(group, bool) or not 0 <= index(group) <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group!r}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
         word = ffi.NULL if fanout is None else c_string(fanout)
-        self._set(lib.fal_set_group_filter, group_filter)
+        self._set(lib.fal_set_group_filter, bpf.compile(group_filter) if group_filter else [])
+        self._set(lib.fal_set_group_program, program or [])
         self._check(lib.fal_join(self._alive(), group, word, self._err))
         self._group = index(group)
 
@@ -225,12 +236,11 @@ class Socket:
 
         What does not match is given back unseen, also what lies in the ring already.
         """
-        self._set(lib.fal_setfilter, expression)
+        self._set(lib.fal_setfilter, bpf.compile(expression) if expression else [])
 
-    def _set(self, function: Any, expression: str | None) -> None:
-        """Hand a compiled pcap expression to C; None or "": none."""
-        program = bpf.native(bpf.compile(expression) if expression else [])
-        self._check(function(self._alive(), program, len(program), self._err))
+    def _set(self, function: Any, program: bpf.Program) -> None:
+        instructions = bpf.native(program)
+        self._check(function(self._alive(), instructions, len(instructions), self._err))
 
     def leave(self) -> None:
         """Leave the group: from now on the socket gets everything, as one that joined none."""

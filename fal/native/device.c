@@ -134,8 +134,10 @@ int fal_device_transmit(struct fal_device *d, uint32_t socket, const struct fal_
 
 static void free_plan(struct plan *plan) {
     if (plan) {
-        for (uint32_t i = 0; i < plan->groups; i++)
+        for (uint32_t i = 0; i < plan->groups; i++) {
             free(plan->group[i].filter);
+            free(plan->group[i].program);
+        }
         free(plan->group);
         free(plan->member);
         free(plan->about);
@@ -183,7 +185,8 @@ static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group
         g->steering = (struct fal_steering){
             .mode = groups[i].mode, .members = groups[i].started, .next = 1, .table = g->table};
         g->filter = copy_program(groups[i].filter, groups[i].filter_count);
-        if ((groups[i].filter_count && !g->filter) ||
+        g->program = copy_program(groups[i].program, groups[i].program_count);
+        if ((groups[i].filter_count && !g->filter) || (groups[i].program_count && !g->program) ||
             (groups[i].mode == FAL_MODE_HASH && groups[i].started &&
              fal_buckets_build(ids, groups[i].started, g->table) < 0)) {
             free_plan(plan);

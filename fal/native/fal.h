@@ -81,7 +81,7 @@ int fal_set_group_filter(struct fal_socket *s, const struct fal_bpf_insn *progra
                          struct fal_error *err);
 int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
                           struct fal_error *err);
-/* group 0..65535; fanout "hash", "lb"; NULL: as the group is, "hash" for a new one.  Before
+/* group 0..65535; fanout "hash", "lb", "cbpf"; NULL: as the group is, "hash" for a new one.  Before
  * fal_attach it is kept until then.  EALREADY: in a group already; EINVAL: no such mode, or the
  * group has another, or another filter or program; ENOSPC: too many instructions of all groups. */
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);

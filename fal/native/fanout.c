@@ -15,6 +15,7 @@ static const struct {
 } words[] = {
     {"hash", FAL_MODE_HASH},
     {"lb", FAL_MODE_LB},
+    {"cbpf", FAL_MODE_CBPF},
 };
 
 #define WORDS (sizeof words / sizeof words[0])

@@ -15,10 +15,11 @@
 #define FAL_BUCKET_SHIFT  18    /* bucket = hash >> FAL_BUCKET_SHIFT */
 #define FAL_GROUP_MEMBERS 256   /* at most; a member's number fits in a byte */
 
-/* The kernel's numbers (PACKET_FANOUT_*).  Kept free: cpu 2, rollover 3, rnd 4, qm 5, cbpf 6. */
+/* The kernel's numbers (PACKET_FANOUT_*).  Kept free: cpu 2, rollover 3, rnd 4, qm 5. */
 enum fal_mode {
     FAL_MODE_HASH = 0,
     FAL_MODE_LB = 1,
+    FAL_MODE_CBPF = 6,
 };
 
 /* The mode that a word means, in upper or lower case; -1: no such word. */

@@ -203,6 +203,18 @@ static void classify(struct fal_poller *p, struct fal_desc *packets, uint32_t n)
     p->mine->received += n;
 }
 
+/* Mode cbpf: the verdict picks the member.  Of a packet in pieces the program sees the first. */
+static void run_program(struct fal_poller *p, const struct group *g, const struct fal_desc *packets,
+                        uint32_t n, uint8_t *member) {
+    uint32_t verdict = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct fal_desc *d = &packets[i];
+        if (d->flags & FAL_DESC_FIRST)
+            verdict = fal_bpf_run(g->program, p->pool.frames + d->offset, d->len, d->caplen);
+        member[i] = (uint8_t)(verdict % g->steering.members);
+    }
+}
+
 static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc *packets,
                     const uint32_t *frame, uint32_t n) {
     struct fal_group_status *books = &p->mine->group[g->record];
@@ -213,7 +225,10 @@ static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc
         books->drops[FAL_DROP_NO_MEMBER] += n;
         return;
     }
-    fal_steer(&g->steering, packets, n, member);
+    if (g->program)
+        run_program(p, g, packets, n, member);
+    else
+        fal_steer(&g->steering, packets, n, member);
     for (uint32_t i = 0; i < n; i++) {
         struct socket_ring *s = g->member[member[i]];
         if (fal_producer_room(&s->ring)) {

@@ -57,6 +57,8 @@ struct fal_plan_group {
     uint32_t admitted;
     uint32_t filter_count; /* checked BPF, which is copied; 0: no filter */
     const struct fal_bpf_insn *filter;
+    uint32_t program_count; /* the same of mode cbpf's program */
+    const struct fal_bpf_insn *program;
 };
 
 struct fal_plan_member {

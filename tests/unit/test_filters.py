@@ -155,6 +155,62 @@ def test_c_programs_are_checked():
     lib.fal_close(s)
 
 
+# ---- programs ------------------------------------------------------------------------------------
+
+BYTE = [(0x30, 0, 0, 42), (0x16, 0, 0, 0)]  # the lowest of the packet's number
+
+
+def test_a_program_picks_the_member(source):
+    poller = source(wait=3)
+    sockets = [fal.open(poller.device, group=1, fanout="cbpf", program=BYTE, ring=8192)]
+    sockets += [fal.open(poller.device, group=1, ring=8192) for _ in range(2)]
+    for member, s in enumerate(sockets):
+        eventually(lambda: poller.look()["link_received"] == COUNT)
+        numbers = [number(data) for _, data in received(s)]
+        assert numbers == [i for i in range(COUNT) if i % 256 % 3 == member]
+        assert poller.look()["groups"][0]["mode"] == "cbpf"
+    for s in sockets:
+        s.close()
+
+
+def test_a_program_and_a_filter(source):
+    poller = source(wait=2)
+    with (
+        fal.open(
+            poller.device, group=1, fanout="cbpf", program=BYTE, group_filter=HALF, ring=8192
+        ) as even,
+        fal.open(poller.device, group=1, ring=8192) as odd,
+    ):
+        eventually(lambda: poller.look()["link_received"] == COUNT)
+        assert_books(poller.stat())
+        assert odd.stats().recv == 0
+        assert [number(data) for _, data in received(even)] == list(range(0, COUNT, 2))
+
+
+def test_whose_program_it_is(source):
+    poller = source(wait=100)
+    other = [(6, 0, 0, 1)]
+    for bad, *words in [
+        ({"group": 1, "fanout": "cbpf"}, "mode cbpf wants a program"),
+        ({"group": 1, "program": BYTE}, "mode hash takes no program"),
+        ({"group": 1, "fanout": "lb", "program": BYTE}, "mode lb takes no program"),
+        ({"program": BYTE}, "wants a group"),
+        ({"group": 1, "fanout": "cbpf", "program": BYTE[:1]}, "instruction 0 is the last"),
+        ({"group": 1, "fanout": "cbpf", "program": [(1, 2)]}, "(code, jt, jf, k)"),
+    ]:
+        with refused(errno.EINVAL, *words):
+            fal.open(poller.device, **bad)
+    with (
+        fal.open(poller.device, group=1, fanout="cbpf", program=BYTE),
+        fal.open(poller.device, group=1, fanout="CBPF", program=list(map(tuple, BYTE))),
+        fal.open(poller.device, group=2, fanout="lb"),
+    ):
+        with refused(errno.EINVAL, "group 1 has another program"):
+            fal.open(poller.device, group=1, program=other)
+        with refused(errno.EINVAL, "group 2 has no program"):
+            fal.open(poller.device, group=2, program=BYTE)
+
+
 # ---- sockets -------------------------------------------------------------------------------------
 
 MINE = "udp[0:2] & 7 = 0"  # every eighth flow: source ports are from 10000 on

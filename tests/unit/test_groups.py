@@ -112,7 +112,7 @@ def test_modes() -> None:
     with pytest.raises(fal.FalError, match="group 1 has mode hash, not lb") as e:
         placed(g, 1, "lb")
     assert e.value.errno == errno.EINVAL
-    with pytest.raises(fal.FalError, match=r"unknown fan-out mode 'flew' \(known: hash, lb\)") as e:
+    with pytest.raises(fal.FalError, match=r"mode 'flew' \(known: hash, lb, cbpf\)") as e:
         placed(g, 2, "flew")
     assert e.value.errno == errno.EINVAL
     for bad in (-2, 65536):
