@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from fal.bindings import ffi
+from fal.bindings import ffi, lib
 from fal.errors import FalError, c_string
 
 Instruction = tuple[int, int, int, int]  # code, jt, jf, k: as `tcpdump -ddd` prints them
@@ -64,7 +64,12 @@ def compile(expression: str) -> list[Instruction]:
             raise FalError(errno.EINVAL, f"filter '{expression}': {why}")
         instructions = ffi.cast("struct fal_bpf_insn *", made.instructions or 0)
         program = [(i.code, i.jt, i.jf, i.k) for i in instructions[0 : made.count]]
+        err = ffi.new("struct fal_error *")
+        fault = lib.fal_bpf_check(instructions, made.count, err) < 0
         library.pcap_freecode(made)
+        if fault:  # loops ("protochain")
+            why = ffi.string(err.text).decode()
+            raise FalError(errno.EINVAL, f"filter '{expression}': {why}")
     finally:
         library.pcap_close(handle)
     return program

@@ -25,7 +25,10 @@ struct fal_backend_options {
     uint32_t queue_count;   /* of `queues` */
     uint32_t promisc;       /* 1: ask the device to receive everything */
     uint32_t pollers;       /* among which the queues are dealt out */
-    uint64_t count;         /* end after so many packets; 0: never */
+    const struct fal_bpf_insn
+        *pass;           /* checked: what it matches goes on to the host; NULL: nothing */
+    uint32_t pass_count; /* instructions of `pass` */
+    uint64_t count;      /* end after so many packets; 0: never */
 };
 
 /* Where frames lie: the backend receives into frames + offset. */

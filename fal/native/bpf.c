@@ -29,7 +29,7 @@ static const char *fault_of(const struct fal_bpf_insn *i, uint32_t left) {
     case BPF_ALU | BPF_RSH | BPF_K:
         return i->k < 32 ? NULL : "shifts by more than 31 bits";
     case BPF_JMP | BPF_JA:
-        return i->k < left ? NULL : "jumps out of the program";
+        return i->k < left ? NULL : "jumps out of the program, or backwards";
     case BPF_JMP | BPF_JEQ | BPF_K:
     case BPF_JMP | BPF_JEQ | BPF_X:
     case BPF_JMP | BPF_JGT | BPF_K:
@@ -38,7 +38,7 @@ static const char *fault_of(const struct fal_bpf_insn *i, uint32_t left) {
     case BPF_JMP | BPF_JGE | BPF_X:
     case BPF_JMP | BPF_JSET | BPF_K:
     case BPF_JMP | BPF_JSET | BPF_X:
-        return i->jt < left && i->jf < left ? NULL : "jumps out of the program";
+        return i->jt < left && i->jf < left ? NULL : "jumps out of the program, or backwards";
     case BPF_LD | BPF_W | BPF_IND:
     case BPF_LD | BPF_H | BPF_IND:
     case BPF_LD | BPF_B | BPF_IND:

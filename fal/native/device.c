@@ -277,6 +277,8 @@ static struct fal_backend_options backend_options(const struct fal_poller_option
                                         .queues = o->queues,
                                         .queue_count = o->queue_count,
                                         .promisc = o->promisc,
+                                        .pass = o->pass,
+                                        .pass_count = o->pass_count,
                                         .pollers = o->pollers,
                                         .count = o->count};
 }

@@ -30,6 +30,8 @@ struct fal_poller_options {
     const uint32_t *queues; /* the wanted queues; NULL: all */
     uint32_t queue_count;
     uint32_t promisc;
+    const struct fal_bpf_insn *pass; /* checked: what it matches goes on to the host; NULL: none */
+    uint32_t pass_count;
     uint64_t count; /* the source ends after so many packets; 0: never */
     uint64_t hash_seed;
     const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */

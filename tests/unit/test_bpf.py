@@ -65,6 +65,7 @@ def test_an_expression_that_is_none_is_refused_in_one_line():
         ("port", "syntax error"),
         ("port 70000", "illegal port number"),
         ("ip and arp", "rejects all packets"),
+        ("ip protochain 6", "jumps out of the program, or backwards"),  # a loop
         ("foo bar\nbaz", "error"),
     ]:
         with refused(why) as caught:
@@ -97,7 +98,7 @@ def test_what_is_no_program():
             bpf.native(bad)
     with refused("^a BPF program has 1 to 4096 instructions, not 0$"):
         check(bpf.native([]))
-    with refused("^BPF program: instruction 1 jumps out of the program$"):
+    with refused("^BPF program: instruction 1 jumps out of the program, or backwards$"):
         check(bpf.native([(0, 0, 0, 1), (5, 0, 0, 1), (6, 0, 0, 0)]))
 
 

@@ -447,7 +447,7 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
             slots = p->queue[i].id >= slots ? p->queue[i].id + 1 : slots;
 
     /* The program first: whether the driver takes it decides how sockets can be bound. */
-    if (fal_xdp_attach(&x->program, device, d->ifindex, mode, slots, err) < 0)
+    if (fal_xdp_attach(&x->program, options, d->ifindex, slots, err) < 0)
         return -1;
     struct fal_error error;
     if (open_sockets(x, x->program.native, device, &error) < 0) {
