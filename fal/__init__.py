@@ -15,6 +15,7 @@ from importlib.metadata import version as _version
 
 from fal.bindings import ffi as _ffi
 from fal.bindings import lib as _lib
+from fal.bpf import Program
 from fal.errors import FalError, PollerGone
 from fal.modes import parse as _parse
 from fal.socket import Batch, Socket, Stats
@@ -33,6 +34,9 @@ def open(
     snaplen: int = 262144,
     timeout: float | None = None,
     ring: int = 4096,
+    group_filter: str | None = None,
+    filter: str | None = None,
+    program: Program | None = None,
 ) -> Socket:
     """Open a socket on "fal:NAME" and take traffic from now on.
 
@@ -42,11 +46,14 @@ def open(
     snaplen: bytes of a packet to give at most.
     timeout: seconds that receiving waits at most; None: for ever (iterating goes on all the same).
     ring: packets that may lie unread, a power of two.
+    filter: a pcap expression: this socket receives what matches; see Socket.setfilter.
+    group_filter: one, too: what it does not match is for no member; None: as the group is.
+    program: of "cbpf", a list of (code, jt, jf, k); its verdict modulo members picks the member.
 
     FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; EINVAL a bad argument, or
-    the group has another mode; ENOSPC its frames, sockets or groups are in use.
+    the group has another mode or filter; ENOSPC its frames, sockets or groups are in use.
     """
-    return Socket(device, group, fanout, snaplen, timeout, ring)
+    return Socket(device, group, fanout, snaplen, timeout, ring, group_filter, filter, program)
 
 
 def flow_hash(

@@ -28,6 +28,8 @@ from fal.groups import Groups, Socket
 from fal.runtime import share_with_group
 
 REQUEST_SIZE = ffi.sizeof("struct fal_request")
+INSTRUCTION_SIZE = ffi.sizeof("struct fal_bpf_insn")
+LONGEST_REQUEST = REQUEST_SIZE + 2 * lib.FAL_BPF_MAX * INSTRUCTION_SIZE
 PENDING_SECONDS = 5.0  # a connection that asks for nothing is closed
 PENDING_PER_USER = 16
 LONGEST_PATH = 107  # sun_path, less the NUL
@@ -186,7 +188,7 @@ class Control:
 
     def hear(self, c: Connection) -> None:
         try:
-            message = c.peer.recv(REQUEST_SIZE + 1)
+            message = c.peer.recv(LONGEST_REQUEST + 1)
         except BlockingIOError:
             return
         except OSError:
@@ -195,20 +197,18 @@ class Control:
             self.close(c)
             return
         fds: list[int] = []
-        request = ffi.new("struct fal_request *")
         kind = lib.FAL_BYE
         try:
-            if len(message) != REQUEST_SIZE:
-                raise FalError(
-                    errno.EPROTO, f"a request of {len(message)} bytes, not {REQUEST_SIZE}"
-                )
-            ffi.memmove(request, message, REQUEST_SIZE)
+            expect_size(message, REQUEST_SIZE, at_least=True)
+            request = ffi.cast("struct fal_request *", ffi.from_buffer(message))
             if request.version != lib.FAL_PROTOCOL_VERSION:
                 raise FalError(
                     errno.EPROTO,
                     f"protocol version {request.version}, fal-poller has {lib.FAL_PROTOCOL_VERSION}"
                     " (install the same version of pcap-fal at both ends)",
                 )
+            instructions = request.filter + request.program
+            expect_size(message, REQUEST_SIZE + instructions * INSTRUCTION_SIZE)
             kind = request.type
             reply = self.answer(kind, c, request, fds)
             reply.type = kind
@@ -249,7 +249,7 @@ class Control:
             c.wake, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             c.wake.shutdown(socket.SHUT_RD)  # whatever the worker sent would lie there for ever
             undo.append(lambda: self.free(c))
-            self.enter(member, request.group, text_of(request.mode))
+            self.enter(member, request)
             undo.append(lambda: self.groups.remove(member))
             fds.append(os.open(f"/proc/self/fd/{self.status_fd}", os.O_RDONLY | os.O_CLOEXEC))
             for arena in self.arenas:
@@ -298,7 +298,7 @@ class Control:
         reply.poller = member.number % len(self.arenas)
         return reply
 
-    def move(self, member: Socket, group: int, mode: str) -> Any:
+    def move(self, member: Socket, request: Any) -> Any:
         """Put a socket into another group (-1: none); what lies in its ring may still be read."""
         if lib.fal_device_memberships(self.device, member.number) >= lib.FAL_SOCKET_MEMBERSHIPS:
             raise FalError(
@@ -306,7 +306,7 @@ class Control:
                 f"packets of {lib.FAL_SOCKET_MEMBERSHIPS} groups lie unread in this ring:"
                 " read some first",
             )
-        self.enter(member, group, mode)
+        self.enter(member, request)
         self.publish()
         reply = self.reply(lib.FAL_JOIN)
         reply.member = member.record
@@ -319,14 +319,16 @@ class Control:
             raise FalError(
                 errno.EINVAL, f"group {request.group}: ids are 0 to {lib.FAL_MAX_GROUP_ID}"
             )
-        return self.move(member, request.group, text_of(request.mode))
+        return self.move(member, request)
 
     def leave(self, member: Socket) -> Any:
         if member.group and member.group.id < 0:
             raise FalError(errno.EINVAL, "the socket is in no group")
-        return self.move(member, -1, "")
+        return self.move(member, ffi.new("struct fal_request *", {"group": -1}))
 
     def answer(self, kind: int, c: Connection, request: Any, fds: list[int]) -> Any:
+        if kind not in (lib.FAL_OPEN, lib.FAL_JOIN) and request.filter + request.program:
+            raise FalError(errno.EPROTO, f"request {kind} takes no BPF program")
         if kind == lib.FAL_OPEN and not c.member:
             return self.open(c, request, fds)
         if kind == lib.FAL_START and c.member:
@@ -341,7 +343,7 @@ class Control:
 
     # ---- the plan ------------------------------------------------------------------------------
 
-    def enter(self, member: Socket, group_id: int, mode: str) -> None:
+    def enter(self, member: Socket, request: Any) -> None:
         """Begin a new membership, for the next plan; where it is refused nothing has changed."""
         record = lib.fal_device_free_member(self.device)
         group_record = lib.fal_device_free_group(self.device)
@@ -351,7 +353,7 @@ class Control:
                 "all records of memberships are in use: read what lies unread of groups that were"
                 f" left, or close some sockets (there are {lib.FAL_MAX_MEMBERS} records)",
             )
-        self.groups.place(member, group_id, mode)
+        self.groups.place(member, request.group, text_of(request.mode), *programs_of(request))
         member.record = record
         assert member.group
         if member.group.record < 0:
@@ -366,10 +368,32 @@ class Control:
         for a, g in zip(about, groups, strict=True):
             a.id, a.record, a.fanout = g.id, g.record, g.fanout
             a.started, a.admitted = len(g.started), len(g.admitted)
+            filter, program = (  # g keeps them alive
+                ffi.from_buffer("struct fal_bpf_insn[]", raw) for raw in (g.filter, g.program)
+            )
+            a.filter, a.filter_count = filter, len(filter)
+            a.program, a.program_count = program, len(program)
         for p, s in zip(places, members, strict=True):
             p.id, p.socket, p.record, p.pid = s.id, s.number, s.record, s.pid
         err = ffi.new("struct fal_error *")
         checked(lib.fal_device_publish(self.device, about, len(groups), places, err), err)
+
+
+def expect_size(message: bytes, size: int, at_least: bool = False) -> None:
+    if len(message) < size or (len(message) > size and not at_least):
+        raise FalError(errno.EPROTO, f"a request of {len(message)} bytes, not {size}")
+
+
+def programs_of(request: Any) -> list[bytes]:
+    """Return the group's filter and its program, which follow a request, checked."""
+    at, programs = ffi.cast("struct fal_bpf_insn *", request + 1), []
+    for count in (request.filter, request.program):
+        if count:
+            err = ffi.new("struct fal_error *")
+            checked(lib.fal_bpf_check(at, count, err), err)
+        programs.append(bytes(ffi.buffer(at, count * INSTRUCTION_SIZE)))
+        at += count
+    return programs
 
 
 def text_of(field: Any) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fal
-from fal import admission, runtime, status
+from fal import admission, bpf, runtime, status
 from fal.bindings import ffi, lib
 from fal.control import Control
 from fal.errors import FalError, checked
@@ -131,6 +131,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="of XDP: native is the driver's own; auto takes it where there is one (auto)",
     )
+    add(
+        "--pass",
+        dest="pass_filter",
+        metavar="EXPR",
+        default="",
+        help="leave to the host what matches, a pcap expression such as 'arp or port 22'",
+    )
     add("--queues", type=queue_list, default=[], metavar="all|LIST", help="which to fetch (all)")
     add(
         "--cpus",
@@ -197,8 +204,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"DEV has 1 to {lib.FAL_NAME_SIZE - 1} bytes")
     if options.backend != "null" and (options.wait or options.count):
         parser.error("--wait and --count are for --backend null: a device's packets do not wait")
-    if options.backend == "null" and (options.mode != "auto" or options.queues):
-        parser.error("--mode and --queues are for --backend af_xdp")
+    if options.backend == "null" and (
+        options.mode != "auto" or options.queues or options.pass_filter
+    ):
+        parser.error("--mode, --queues and --pass are for --backend af_xdp")
     if options.backend != "null" and options.frame_size & (options.frame_size - 1):
         parser.error(f"--frame-size {options.frame_size}: {options.backend} takes 2048 or 4096")
     return options
@@ -235,6 +244,7 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
     """Return a `struct fal_poller_options`, and what must live as long."""
     queues = ffi.new("uint32_t[]", options.queues) if options.queues else ffi.NULL
     cpus = ffi.new("int32_t[]", options.cpus)
+    program = bpf.native(bpf.compile(options.pass_filter)) if options.pass_filter else ffi.NULL
     keep = [
         ffi.new("char[]", os.fsencode(text))
         for text in (options.backend, options.device, options.mode)
@@ -248,6 +258,8 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
             "queues": queues,
             "queue_count": len(options.queues),
             "promisc": options.promisc,
+            "pass": program,
+            "pass_count": len(program) if options.pass_filter else 0,
             "count": options.count,
             "hash_seed": options.hash_seed,
             "cpus": cpus,
@@ -255,7 +267,7 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
             "idle": IDLE[options.idle],
         },
     )
-    return native, (*keep, queues, cpus)
+    return native, (*keep, queues, cpus, program)
 
 
 def numa_node(device: str, sysfs: Path = Path("/sys")) -> int:

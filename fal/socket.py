@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from fal import bpf
 from fal.bindings import ffi, lib
 from fal.errors import FalError, c_string, checked, raise_error
 from fal.layout import DESCRIPTOR
@@ -34,6 +35,7 @@ class Stats(NamedTuple):
     recv: int  # put into this socket's ring
     drop: int  # for this socket, but its ring was full
     ifdrop: int  # lost at the interface, whosesoever they would have been
+    filtered: int = 0  # of recv: given back unseen, since they did not match the filter
 
 
 class _View(NamedTuple):
@@ -45,19 +47,19 @@ class _View(NamedTuple):
 
 
 class Batch:
-    """Consecutive packets of one ring, oldest first; the socket's until it is released.
+    """Packets of one ring, oldest first; the socket's until it is released.
 
     len(batch) packets; batch[i] is a read-only memoryview of packet i; iterating gives them all.
     """
 
     __slots__ = ("_count", "_meta", "_offsets", "_snaplen", "_socket", "_view")
 
-    def __init__(self, socket: Socket, view: _View | None, slot: int, count: int) -> None:
+    def __init__(self, socket: Socket, view: _View | None, meta: npt.NDArray[np.void]) -> None:
         self._socket: Socket | None = socket
         self._view = view
-        self._count = count
+        self._count = len(meta)
         self._snaplen = socket.snaplen
-        self._meta = view.slots[slot : slot + count] if view else np.empty(0, DESCRIPTOR)
+        self._meta = meta
         self._offsets: list[tuple[int, int]] | None = None
 
     def _alive(self) -> _View | None:
@@ -71,7 +73,7 @@ class Batch:
 
     @property
     def meta(self) -> npt.NDArray[np.void]:
-        """The descriptors: a read-only view of the ring itself.
+        """The descriptors: a read-only view of the ring itself; with a filter, a copy.
 
         Fields: ts_ns (ns since 1970 UTC), offset (of the packet in `data`), len (on the wire),
         hash, caplen (bytes in `data`), flags, vlan_tci (valid if flags has it), queue.
@@ -131,6 +133,9 @@ class Socket:
         snaplen: int = MAX_SNAPLEN,
         timeout: float | None = None,
         ring: int = 0,
+        group_filter: str | None = None,
+        filter: str | None = None,
+        program: bpf.Program | None = None,
     ) -> None:
         self._handle: Any = ffi.NULL
         self._batch: Batch | None = None
@@ -139,6 +144,10 @@ class Socket:
             raise FalError(errno.EINVAL, f"snaplen {snaplen}: 1 to {MAX_SNAPLEN}")
         if group is None and fanout is not None:
             raise FalError(errno.EINVAL, f"fanout '{fanout}' wants a group, too")
+        if group is None and program:
+            raise FalError(errno.EINVAL, "a program wants a group, too")
+        if group is None and group_filter:
+            raise FalError(errno.EINVAL, f"group_filter '{group_filter}' wants a group, too")
         if not 0 <= ring <= lib.FAL_MAX_RING:  # what fits into its 32 bits, C checks
             raise FalError(
                 errno.EINVAL,
@@ -154,8 +163,9 @@ class Socket:
         self._group: int | None = None
         self._handle = checked(lib.fal_open(ring, self._err), self._err)
         try:
+            self.setfilter(filter)
             if group is not None:
-                self.join(group, fanout)
+                self.join(group, fanout, group_filter, program)
             self._check(lib.fal_attach(self._handle, c_string(device), self._err))
             self._check(lib.fal_start(self._handle, self._err))
         except BaseException:
@@ -200,13 +210,37 @@ class Socket:
 
     # ---- groups ----------------------------------------------------------------------------------
 
-    def join(self, group: int, fanout: str | None = None) -> None:
-        """Join a fan-out group: its first member makes it, with `fanout` (default "hash")."""
+    def join(
+        self,
+        group: int,
+        fanout: str | None = None,
+        group_filter: str | None = None,
+        program: bpf.Program | None = None,
+    ) -> None:
+        """Join a fan-out group: its first member makes it, with `fanout` (default "hash").
+
+        group_filter: a pcap expression; what it does not match is for no member.
+        program: of "cbpf", (code, jt, jf, k) each; its verdict modulo members picks one.
+        Who joins a group that is there names the same, or none.
+        """
         if isinstance(group, bool) or not 0 <= index(group) <= lib.FAL_MAX_GROUP_ID:
             raise FalError(errno.EINVAL, f"group {group!r}: ids are 0 to {lib.FAL_MAX_GROUP_ID}")
         word = ffi.NULL if fanout is None else c_string(fanout)
+        self._set(lib.fal_set_group_filter, bpf.compile(group_filter) if group_filter else [])
+        self._set(lib.fal_set_group_program, program or [])
         self._check(lib.fal_join(self._alive(), group, word, self._err))
         self._group = index(group)
+
+    def setfilter(self, expression: str | None) -> None:
+        """Receive from now on what matches a pcap expression; None or "": everything.
+
+        What does not match is given back unseen, also what lies in the ring already.
+        """
+        self._set(lib.fal_setfilter, bpf.compile(expression) if expression else [])
+
+    def _set(self, function: Any, program: bpf.Program) -> None:
+        instructions = bpf.native(program)
+        self._check(function(self._alive(), instructions, len(instructions), self._err))
 
     def leave(self) -> None:
         """Leave the group: from now on the socket gets everything, as one that joined none."""
@@ -272,7 +306,15 @@ class Socket:
 
     def _take(self, count: int) -> Batch:
         found = self._next
-        self._batch = Batch(self, self._view(found.ring) if count else None, found.slot, count)
+        view = self._view(found.ring) if count else None
+        if view is None:
+            meta = np.empty(0, DESCRIPTOR)
+        elif found.slot != lib.FAL_NO_SLOT:
+            meta = view.slots[found.slot : found.slot + count]
+        else:  # of the socket's own memory, which lasts no longer than the socket
+            copy = bytes(ffi.buffer(found.packets, count * DESCRIPTOR.itemsize))
+            meta = np.frombuffer(copy, DESCRIPTOR)
+        self._batch = Batch(self, view, meta)
         return self._batch
 
     def _released(self, batch: Batch, first: int) -> None:
@@ -355,7 +397,7 @@ class Socket:
     def stats(self) -> Stats:
         stats = ffi.new("struct fal_stats *")
         lib.fal_stats(self._alive(), stats)
-        return Stats(stats.recv, stats.drop, stats.ifdrop)
+        return Stats(stats.recv, stats.drop, stats.ifdrop, stats.filtered)
 
     def counters(self) -> dict[str, int]:
         """Packets meant for this socket that it did not get, by cause."""

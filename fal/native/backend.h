@@ -25,7 +25,10 @@ struct fal_backend_options {
     uint32_t queue_count;   /* of `queues` */
     uint32_t promisc;       /* 1: ask the device to receive everything */
     uint32_t pollers;       /* among which the queues are dealt out */
-    uint64_t count;         /* end after so many packets; 0: never */
+    const struct fal_bpf_insn
+        *pass;           /* checked: what it matches goes on to the host; NULL: nothing */
+    uint32_t pass_count; /* instructions of `pass` */
+    uint64_t count;      /* end after so many packets; 0: never */
 };
 
 /* Where frames lie: the backend receives into frames + offset. */
@@ -66,9 +69,11 @@ struct fal_backend_ops {
                   void **parts, struct fal_backend_facts *facts, struct fal_error *err);
 
     /* At most `max` (<= FAL_BURST) packets.  Fills in ts_ns, offset, len, caplen, flags and queue
-     * of packets[i] (the poller does hash and vlan_tci), and the number of its frame in frame[i].
+     * of packets[i] (the poller does hash and vlan_tci), the number of its frame in frame[i], and the CPU
+     * that received it in cpu[i] (0 where that is not known).
      * -1 and errno where the source is over: ENODATA its end, else an error (ENETDOWN is none). */
-    int (*rx_burst)(void *part, struct fal_desc *packets, uint32_t *frame, uint32_t max);
+    int (*rx_burst)(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
+                    uint32_t max);
 
     /* How many more frames the backend can take. */
     uint32_t (*wants)(void *part);

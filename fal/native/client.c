@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "bpf.h"
 #include "control.h"
 #include "ring.h"
 
@@ -36,6 +37,20 @@ struct fal_mapping {
     struct fal_segment status, cursors, transmit;
 };
 
+#define MATCHES 1024 /* at most in one batch */
+#define SKIP    256  /* packets that do not match are given back so many at a time */
+
+/* A batch of a socket with a filter. */
+struct matches {
+    struct fal_desc packet[MATCHES];
+    uint32_t place[MATCHES]; /* counted from the first packet that is held */
+};
+
+struct program {
+    struct fal_bpf_insn *instructions; /* NULL: none */
+    uint32_t count;
+};
+
 struct fal_socket {
     struct fal_mapping *mapping; /* NULL: not attached */
     struct fal_cursor_page *cursors;
@@ -43,6 +58,10 @@ struct fal_socket {
     uint32_t rings;
     uint32_t next_ring;       /* served in turn */
     uint32_t held, held_ring; /* the batch that is out */
+    struct program filter;    /* run on what is received */
+    struct matches *matches;  /* NULL: there never was a filter */
+    uint32_t matched;         /* packets of the batch that is out, if it was filtered; else 0 */
+    uint64_t filtered;        /* packets that it did not let through */
     uint32_t *is_reader;      /* a page that a fork wipes: 1 in the process that reads */
 
     struct fal_sender sender; /* area NULL: it has not sent yet */
@@ -58,6 +77,7 @@ struct fal_socket {
     uint32_t capacity;
     int32_t group;
     char mode[FAL_NAME_SIZE];
+    struct program group_filter, group_program;
     uint32_t number, member; /* the socket's, and its record in the status */
 };
 
@@ -79,8 +99,8 @@ static bool all_empty(struct fal_socket *s) {
 /* Sleeping (see ring.h and "Waking" in docs/architecture.md).  The descriptor given out is readable
  * unless the bell is armed and all rings were found empty after arming it: a byte in the wake
  * socket, or the eventfd, stays until the next arm().  Once armed by fal_attach this always holds;
- * only the process that reads arms it again. */
-static void arm(struct fal_socket *s) {
+ * only the process that reads arms it again.  True: armed, so whoever sleeps is woken. */
+static bool arm(struct fal_socket *s) {
     uint64_t word;
     char bytes[64];
     while (recv(s->wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
@@ -88,10 +108,25 @@ static void arm(struct fal_socket *s) {
     (void)!read(s->again, &word, sizeof word);
     fal_bell_arm(&s->cursors->seq);
     if (all_empty(s) && !s->ended.code)
-        return;
+        return true;
     fal_bell_disarm(&s->cursors->seq);
     word = 1;
     (void)!write(s->again, &word, sizeof word);
+    return false;
+}
+
+static int set_program(struct program *p, const struct fal_bpf_insn *program, uint32_t n,
+                       struct fal_error *err) {
+    struct fal_bpf_insn *copy = NULL;
+    if (n && fal_bpf_check(program, n, err) < 0)
+        return -1;
+    if (n && !(copy = malloc(n * sizeof *copy)))
+        return fal_fail(err, ENOMEM, "no memory for a BPF program");
+    if (n)
+        memcpy(copy, program, n * sizeof *copy);
+    free(p->instructions);
+    *p = (struct program){copy, n};
+    return 0;
 }
 
 /* ---- open, attach ---------------------------------------------------------------------------- */
@@ -125,7 +160,9 @@ static struct fal_request request_of(const struct fal_socket *s, uint32_t type) 
                                   .version = FAL_PROTOCOL_VERSION,
                                   .id = s->id,
                                   .group = s->group,
-                                  .ring = s->capacity};
+                                  .ring = s->capacity,
+                                  .filter = s->group_filter.count,
+                                  .program = s->group_program.count};
     memcpy(request.mode, s->mode, sizeof request.mode);
     return request;
 }
@@ -133,12 +170,15 @@ static struct fal_request request_of(const struct fal_socket *s, uint32_t type) 
 static int ask_for(struct fal_socket *s, uint32_t type, struct fal_reply *reply, int *fds,
                    uint32_t *fd_count, struct fal_error *err) {
     struct fal_request request = request_of(s, type);
+    if (type != FAL_JOIN)
+        request.filter = request.program = 0;
     if (s->control < 0)
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (s->ended.code)
         return fal_fail(err, s->ended.code, "%s", s->ended.text);
     struct fal_error local;
-    if (fal_control_ask(s->control, &request, reply, fds, fd_count, &local) < 0) {
+    if (fal_control_ask(s->control, &request, s->group_filter.instructions,
+                        s->group_program.instructions, reply, fds, fd_count, &local) < 0) {
         if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
             s->ended = local;
         if (err)
@@ -227,7 +267,8 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) 
     s->ended = (struct fal_error){0};
     if ((s->control = fal_control_connect(device + 4, err)) < 0)
         return -1;
-    int result = fal_control_ask(s->control, &request, &reply, fds, &n, err);
+    int result = fal_control_ask(s->control, &request, s->group_filter.instructions,
+                                 s->group_program.instructions, &reply, fds, &n, err);
     if (result == 0)
         result = take_over(s, &reply, fds, n, err);
     for (uint32_t i = 0; i < n; i++)
@@ -260,7 +301,8 @@ int fal_detach(struct fal_socket *s, struct fal_error *err) {
     if (s->mapping && *s->is_reader) /* after a fork the other may read now */
         fal_store_release(&s->cursors->reader, 0);
     s->watched = false;
-    s->held = s->rings = 0;
+    s->held = s->matched = s->rings = 0;
+    s->filtered = 0;
     s->sender.area = NULL;
     *s->is_reader = 0;
     fal_unpin(s->mapping);
@@ -275,6 +317,10 @@ void fal_close(struct fal_socket *s) {
         fal_detach(s, NULL);
         munmap(s->is_reader, 4096);
     }
+    free(s->matches);
+    free(s->filter.instructions);
+    free(s->group_filter.instructions);
+    free(s->group_program.instructions);
     free(s);
 }
 
@@ -284,6 +330,16 @@ int fal_start(struct fal_socket *s, struct fal_error *err) {
 }
 
 /* ---- groups ---------------------------------------------------------------------------------- */
+
+int fal_set_group_filter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                         struct fal_error *err) {
+    return set_program(&s->group_filter, program, n, err);
+}
+
+int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                          struct fal_error *err) {
+    return set_program(&s->group_program, program, n, err);
+}
 
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err) {
     struct fal_reply reply = {0};
@@ -313,6 +369,8 @@ int fal_leave(struct fal_socket *s, struct fal_error *err) {
         return -1;
     s->group = -1;
     s->mode[0] = 0;
+    set_program(&s->group_filter, NULL, 0, NULL);
+    set_program(&s->group_program, NULL, 0, NULL);
     if (s->mapping)
         s->member = reply.member;
     return 0;
@@ -343,28 +401,102 @@ static bool may_read(struct fal_socket *s) {
     }
     for (uint32_t i = 0; i < s->rings; i++) /* another process may have read before */
         s->ring[i].next = s->ring[i].seen = fal_load_acquire(s->ring[i].consumer);
-    s->held = 0;
+    s->held = s->matched = 0;
     *s->is_reader = 1;
     return true;
 }
 
-static void give_back(struct fal_socket *s) {
-    if (s->held)
-        fal_consumer_release(&s->ring[s->held_ring], s->held);
-    s->held = 0;
+/* Gives the first n packets of the batch back; of one that was filtered, also what lies before the
+ * n-th: all that is held if there is no such. */
+static void give_back(struct fal_socket *s, uint32_t n) {
+    uint32_t held = s->held;
+    if (s->matched) {
+        if (n < s->matched)
+            held = s->matches->place[n];
+        else
+            n = s->matched;
+        s->filtered += held - n;
+    } else if (n < held) {
+        held = n;
+    }
+    if (held)
+        fal_consumer_release(&s->ring[s->held_ring], held);
+    s->held = s->matched = 0;
 }
 
 void fal_release(struct fal_socket *s) {
-    fal_release_first(s, s->held);
+    fal_release_first(s, UINT32_MAX);
 }
 
 void fal_release_first(struct fal_socket *s, uint32_t n) {
     if (!s->held || !*s->is_reader)
         return;
-    s->held = n < s->held ? n : s->held;
-    give_back(s);
+    give_back(s, n);
     if (s->watched && all_empty(s))
         arm(s);
+}
+
+static const uint8_t *frames_of(const struct fal_socket *s, uint32_t ring) {
+    const uint8_t *arena = s->mapping->arena[ring].address;
+    return arena + ((const struct fal_arena *)arena)->frames_offset;
+}
+
+static bool match(const struct fal_socket *s, const uint8_t *frames, const struct fal_desc *d) {
+    return fal_bpf_run(s->filter.instructions, frames + d->offset, d->len, d->caplen) != 0;
+}
+
+/* Gives back what does not match and lies before the first packet that does; false: there is none.
+ * No more than a ring holds, so that it ends however fast packets come. */
+static bool skip(struct fal_socket *s, uint32_t ring) {
+    struct fal_consumer *r = &s->ring[ring];
+    const uint8_t *frames = frames_of(s, ring);
+    const struct fal_desc *d;
+    for (uint32_t n, i, left = r->mask + 1; left > 0; left -= n) {
+        n = fal_consumer_peek(r, left < SKIP ? left : SKIP, &d);
+        for (i = 0; i < n && !(d[i].flags & FAL_DESC_FIRST && match(s, frames, &d[i])); i++)
+            ;
+        if (i)
+            fal_consumer_release(r, i);
+        s->filtered += i;
+        if (i < n || n == 0)
+            return n != 0;
+    }
+    return false;
+}
+
+/* Whether a packet is there that may be received; no batch is out. */
+static bool something(struct fal_socket *s) {
+    if (!s->filter.count)
+        return !all_empty(s);
+    for (uint32_t i = 0; i < s->rings; i++)
+        if (skip(s, i))
+            return true;
+    return false;
+}
+
+/* Of n packets, those that match, at most `max`; returns how many were looked at.  Of a packet in
+ * pieces the filter sees the first, and the others go with it. */
+static uint32_t filter(struct fal_socket *s, const uint8_t *frames, const struct fal_desc *d,
+                       uint32_t n, uint32_t max) {
+    struct matches *to = s->matches;
+    bool matches = false;
+    uint32_t i;
+    for (i = 0; i < n && s->matched < max; i++) {
+        if (d[i].flags & FAL_DESC_FIRST)
+            matches = match(s, frames, &d[i]);
+        if (!matches)
+            continue;
+        to->packet[s->matched] = d[i];
+        to->place[s->matched++] = i;
+    }
+    return i;
+}
+
+int fal_setfilter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                  struct fal_error *err) {
+    if (n && !s->matches && !(s->matches = malloc(sizeof *s->matches)))
+        return fal_fail(err, ENOMEM, "no memory for a filter");
+    return set_program(&s->filter, program, n, err);
 }
 
 int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
@@ -373,21 +505,29 @@ int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
         errno = s->mapping ? EBUSY : ENOTCONN;
         return -1;
     }
-    give_back(s);
+    give_back(s, UINT32_MAX);
+    uint32_t window = s->filter.count ? MATCHES : max;
     for (uint32_t k = 0; k < s->rings; k++) {
         uint32_t i = s->next_ring++ % s->rings;
         struct fal_consumer *r = &s->ring[i];
-        uint32_t n = fal_consumer_peek(r, max, &batch->packets);
+        if (s->filter.count && !skip(s, i))
+            continue;
+        uint32_t n = fal_consumer_peek(r, window, &batch->packets);
         if (!n)
             continue;
-        struct fal_arena *arena = (struct fal_arena *)s->mapping->arena[i].address;
-        batch->frames = s->mapping->arena[i].address + arena->frames_offset;
+        batch->frames = frames_of(s, i);
         batch->count = n;
         batch->slot = r->next & r->mask;
         batch->ring = i;
+        if (s->filter.count) {
+            n = filter(s, batch->frames, batch->packets, n, max < MATCHES ? max : MATCHES);
+            batch->packets = s->matches->packet;
+            batch->count = s->matched;
+            batch->slot = FAL_NO_SLOT;
+        }
         s->held = n;
         s->held_ring = i;
-        return (int)n;
+        return (int)batch->count;
     }
     if (s->watched)
         arm(s); /* found empty: the next packet must be a new edge */
@@ -418,13 +558,13 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (!may_read(s))
         return fal_fail(err, EBUSY, "process %u reads this socket", s->cursors->reader);
-    give_back(s);
+    give_back(s, UINT32_MAX);
     uint64_t start = now_ns(), now = start;
     uint64_t end = timeout < 0 ? UINT64_MAX : start + (uint64_t)timeout * 1000000u;
     if (timeout == 0 && all_empty(s))
         sched_yield(); /* who spins like this on the poller's core must let it run */
     for (;;) {
-        if (!all_empty(s))
+        if (something(s))
             return 1;
         if (s->ended.code) {
             if (err)
@@ -433,10 +573,10 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
         }
         if (now - start < SPIN_NS && timeout) {
             sched_yield();
+        } else if (!arm(s)) { /* not to be slept on, but maybe nothing that matches */
+            if (now >= end)
+                return something(s);
         } else {
-            arm(s);
-            if (!all_empty(s))
-                return 1;
             struct pollfd fds[2] = {{.fd = s->wake, .events = POLLIN},
                                     {.fd = s->control, .events = POLLIN}};
             uint64_t left = end > now ? end - now : 0;
@@ -444,8 +584,8 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
             int n = ppoll(fds, 2, timeout < 0 ? NULL : &until, NULL);
             if (n < 0 && errno == EINTR)
                 return fal_fail(err, EINTR, "interrupted by a signal");
-            if (n == 0 && all_empty(s))
-                return 0;
+            if (n == 0)
+                return something(s); /* time is up */
             if (n > 0 && (fds[1].revents || fds[0].revents & (POLLHUP | POLLERR))) {
                 listen_for_end(s);
                 continue; /* what lies in the ring comes first */
@@ -542,6 +682,7 @@ int fal_stats(struct fal_socket *s, struct fal_stats *stats) {
         stats->drop += mine.dropped;
         stats->ifdrop += ifdrop;
     }
+    stats->filtered = s->filtered;
     return 0;
 }
 

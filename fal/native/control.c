@@ -10,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-_Static_assert(sizeof(struct fal_request) == 24 + FAL_NAME_SIZE, "no padding");
+_Static_assert(sizeof(struct fal_request) == 32 + FAL_NAME_SIZE, "no padding");
 _Static_assert(sizeof(struct fal_reply) == 32 + 8 * FAL_MAX_POLLERS + FAL_ERROR_TEXT, "no padding");
 
 #define REPLY_SECONDS 10 /* a reply takes a round of the poller; a stopped one never gives it */
@@ -69,7 +69,26 @@ int fal_control_connect(const char *name, struct fal_error *err) {
     return fal_fail(err, errno, "cannot connect to %s: %s", path, strerror(errno));
 }
 
-int fal_control_ask(int fd, const struct fal_request *request, struct fal_reply *reply, int *fds,
+/* An iovec takes no const, though sending only reads. */
+static void *readable(const void *data) {
+    return (void *)(uintptr_t)data;
+}
+
+static ssize_t send_request(int fd, const struct fal_request *request,
+                            const struct fal_bpf_insn *filter, const struct fal_bpf_insn *program) {
+    struct iovec part[] = {{readable(request), sizeof *request},
+                           {readable(filter), request->filter * sizeof *filter},
+                           {readable(program), request->program * sizeof *program}};
+    struct msghdr message = {.msg_iov = part, .msg_iovlen = sizeof part / sizeof *part};
+    ssize_t n;
+    do
+        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n;
+}
+
+int fal_control_ask(int fd, const struct fal_request *request, const struct fal_bpf_insn *filter,
+                    const struct fal_bpf_insn *program, struct fal_reply *reply, int *fds,
                     uint32_t *fd_count, struct fal_error *err) {
     union {
         char bytes[CMSG_SPACE(sizeof(int) * FAL_CONTROL_FDS)];
@@ -79,10 +98,7 @@ int fal_control_ask(int fd, const struct fal_request *request, struct fal_reply 
     int message_flags = 0;
     if (fd_count)
         *fd_count = 0;
-    ssize_t n;
-    do
-        n = send(fd, request, sizeof *request, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = send_request(fd, request, filter, program);
     /* Where that failed there may still be a last word to read, and before it an error, if
      * fal-poller closed the connection without having read our request. */
     for (;;) {

@@ -1,4 +1,5 @@
-/* The wire format of the control socket: SOCK_SEQPACKET, one fixed-size message a packet.
+/* The wire format of the control socket: SOCK_SEQPACKET, one message a packet.  A request has a
+ * fixed part, which BPF programs may follow; a reply has a fixed size.
  *
  * The connection is the socket's membership: it is what tells that the worker lives, and it ends
  * when its last descriptor is closed, however that comes about.  The worker asks, fal-poller
@@ -6,12 +7,12 @@
  * word.
  *
  *   worker                                   fal-poller
- *   FAL_OPEN {id, group, mode, ring}    ->
+ *   FAL_OPEN {id, group, mode, ring, …} ->
  *                                       <-   FAL_OPEN {socket, ring_offset…} + descriptors:
  *                                            status, cursor page, wake socket, arena of each poller
  *   FAL_START                           ->
  *                                       <-   FAL_START          (packets come from now on)
- *   FAL_JOIN {group, mode} | FAL_LEAVE  ->
+ *   FAL_JOIN {group, …} | FAL_LEAVE     ->
  *                                       <-   FAL_JOIN | FAL_LEAVE
  *   FAL_TRANSMIT                        ->
  *                                       <-   FAL_TRANSMIT {poller} + descriptors: transmit area,
@@ -43,6 +44,8 @@ struct fal_request {
     uint64_t id;      /* random, the socket's for its life: keys its place in the bucket table */
     int32_t group;    /* 0..65535; -1: none */
     uint32_t ring;    /* capacity, a power of two; 0: the default */
+    uint32_t filter; /* instructions of the group's filter, which follow the request; 0: as it is */
+    uint32_t program;         /* then, so many of the program that picks the member (cbpf) */
     char mode[FAL_NAME_SIZE]; /* as the user wrote it, NUL-terminated; "": as the group is */
 };
 
@@ -62,10 +65,11 @@ struct fal_reply {
 /* The worker's end.  Connects to the fal-poller of that name; -1 and *err. */
 int fal_control_connect(const char *name, struct fal_error *err);
 
-/* Sends a request and waits for its reply.  Descriptors that come with it go to fds (*fd_count:
+/* Sends a request, with the programs that it announces, and waits for its reply.  Descriptors that come with it go to fds (*fd_count:
  * room for so many, FAL_CONTROL_FDS or none; then how many came).  -1 and *err, which is the
  * reply's where that refuses: then descriptors may have come, too. */
-int fal_control_ask(int fd, const struct fal_request *request, struct fal_reply *reply, int *fds,
+int fal_control_ask(int fd, const struct fal_request *request, const struct fal_bpf_insn *filter,
+                    const struct fal_bpf_insn *program, struct fal_reply *reply, int *fds,
                     uint32_t *fd_count, struct fal_error *err);
 
 #endif

@@ -134,6 +134,10 @@ int fal_device_transmit(struct fal_device *d, uint32_t socket, const struct fal_
 
 static void free_plan(struct plan *plan) {
     if (plan) {
+        for (uint32_t i = 0; i < plan->groups; i++) {
+            free(plan->group[i].filter);
+            free(plan->group[i].program);
+        }
         free(plan->group);
         free(plan->member);
         free(plan->about);
@@ -146,6 +150,14 @@ static uint64_t first_turn(const struct fal_poller *p, const struct fal_plan_gro
     if (group->fanout.mode != FAL_MODE_RND)
         return 1;
     return p->hash_seed ^ (uint64_t)p->index << 48 ^ (uint64_t)(uint32_t)group->id << 32;
+}
+
+/* A copy for the plan; NULL: there is none, or no memory. */
+static struct fal_bpf_insn *copy_program(const struct fal_bpf_insn *program, uint32_t count) {
+    struct fal_bpf_insn *copy = count ? malloc(count * sizeof *copy) : NULL;
+    if (copy)
+        memcpy(copy, program, count * sizeof *copy);
+    return copy;
 }
 
 static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group *groups,
@@ -182,8 +194,11 @@ static struct plan *build_plan(struct fal_poller *p, const struct fal_plan_group
                                             .members = groups[i].started,
                                             .next = first_turn(p, &groups[i]),
                                             .table = g->table};
-        if (g->fanout.mode == FAL_MODE_HASH && groups[i].started &&
-            fal_buckets_build(ids, groups[i].started, g->table) < 0) {
+        g->filter = copy_program(groups[i].filter, groups[i].filter_count);
+        g->program = copy_program(groups[i].program, groups[i].program_count);
+        if ((groups[i].filter_count && !g->filter) || (groups[i].program_count && !g->program) ||
+            (g->fanout.mode == FAL_MODE_HASH && groups[i].started &&
+             fal_buckets_build(ids, groups[i].started, g->table) < 0)) {
             free_plan(plan);
             return NULL;
         }
@@ -272,6 +287,8 @@ static struct fal_backend_options backend_options(const struct fal_poller_option
                                         .queues = o->queues,
                                         .queue_count = o->queue_count,
                                         .promisc = o->promisc,
+                                        .pass = o->pass,
+                                        .pass_count = o->pass_count,
                                         .pollers = o->pollers,
                                         .count = o->count};
 }

@@ -32,12 +32,16 @@ extern "C" {
 
 struct fal_socket;
 
-/* Consecutive packets of one ring, oldest first.  They may be read until they are released. */
+#define FAL_NO_SLOT 0xffffffff
+
+/* Packets of one ring, oldest first.  They may be read until they are released.  Without a filter
+ * they are consecutive and lie in the ring itself; with one, `packets` are copies of those that
+ * match, and as long as the batch is out those between them are held, too. */
 struct fal_batch {
     const struct fal_desc *packets;
     const uint8_t *frames; /* packet i begins at frames + packets[i].offset */
     uint32_t count;
-    uint32_t slot; /* of packets[0] in its ring */
+    uint32_t slot; /* of packets[0] in its ring; FAL_NO_SLOT: they are copies */
     uint32_t ring; /* whose ring: 0 .. fal_rings() - 1 */
 };
 
@@ -50,9 +54,10 @@ struct fal_view {
 };
 
 struct fal_stats {
-    uint64_t recv;   /* packets put into this socket's ring */
-    uint64_t drop;   /* packets for this socket that found its ring full */
-    uint64_t ifdrop; /* packets lost at the interface, whosesoever they would have been */
+    uint64_t recv;     /* packets put into this socket's ring */
+    uint64_t drop;     /* packets for this socket that found its ring full */
+    uint64_t ifdrop;   /* packets lost at the interface, whosesoever they would have been */
+    uint64_t filtered; /* of recv: given back unseen, since they did not match the filter */
 };
 
 /* A socket, attached to nothing.  ring: its capacity in packets, a power of two; 0: the default. */
@@ -68,12 +73,28 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err);
 int fal_detach(struct fal_socket *s, struct fal_error *err);
 int fal_start(struct fal_socket *s, struct fal_error *err);
 
+/* What fal_join asks of the group, classic BPF that is copied: a filter, so that only packets which
+ * it matches are for the group's members; the program of mode "cbpf", whose verdict modulo members
+ * picks one.  The first member decides.  n instructions, at most FAL_BPF_MAX; 0: none, or as the
+ * group has it, which is so until one is set, and after fal_leave.  EINVAL: it cannot be run. */
+int fal_set_group_filter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                         struct fal_error *err);
+int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                          struct fal_error *err);
 /* group 0..65535; fanout as in `fal modes`; NULL: as the group is, "hash" for a new one.  Before
  * fal_attach it is kept until then.  EALREADY: in a group already; EINVAL: no such mode, or the
- * group has another; EOPNOTSUPP: the mode cannot be had. */
+ * group has another, or another filter or program; EOPNOTSUPP: the mode cannot be had; ENOSPC: too
+ * many instructions of all groups. */
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);
 /* Out of the group: the socket gets everything again. */
 int fal_leave(struct fal_socket *s, struct fal_error *err);
+
+/* The socket's own filter, run by fal_receive and fal_wait: what does not match (verdict 0) is given
+ * back unseen, also what lies in the ring now.  n instructions of classic BPF, at most FAL_BPF_MAX,
+ * which are copied; 0: no filter.  -1 and *err: EINVAL it cannot be run, ENOMEM; then it is as it
+ * was. */
+int fal_setfilter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
+                  struct fal_error *err);
 
 /* Up to `max` packets without waiting; releases the batch before.  Returns batch->count; 0: nothing
  * there; -1 and errno EBUSY: another process reads this socket, ENOTCONN: not attached. */

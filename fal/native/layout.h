@@ -83,6 +83,17 @@ struct fal_fanout {
     uint32_t hash;  /* FAL_HASH_…, of the hash in the descriptors, whatever the mode */
 };
 
+/* ---- an instruction of classic BPF (the kernel's sock_filter, libpcap's bpf_insn) ---------- */
+
+#define FAL_BPF_MAX 4096 /* instructions of one program; of all that a fal-poller's groups have */
+
+struct fal_bpf_insn {
+    uint16_t code;
+    uint8_t jt;
+    uint8_t jf;
+    uint32_t k;
+};
+
 /* ---- a descriptor: one packet, or one piece of it ----------------------------------------- */
 
 #define FAL_DESC_MORE      1 /* another piece of this packet follows */

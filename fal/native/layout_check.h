@@ -8,6 +8,7 @@
 #include "layout.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the layout is little endian");
+_Static_assert(sizeof(struct fal_bpf_insn) == 8, "as the kernel and libpcap have it");
 _Static_assert(sizeof(struct fal_desc) == 32, "two descriptors a cache line");
 _Static_assert(sizeof(struct fal_ring) == 256, "each index alone on its pair of lines");
 _Static_assert(offsetof(struct fal_arena, transmit_seq) == 128, "the poller's wake word, too");

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bpf.h"
+
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
 #define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
@@ -183,13 +185,21 @@ static void publish_counters(struct fal_poller *p) {
 
 /* ---- packets go out -------------------------------------------------------------------------- */
 
-static void classify(struct fal_poller *p, struct fal_desc *packets, struct fal_flow *flows,
-                     uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + 4 < n)
-            __builtin_prefetch(p->pool.frames + packets[i + 4].offset);
-        struct fal_desc *d = &packets[i];
-        struct fal_flow *flow = &flows[i];
+/* What came in one round, and what was found out about it. */
+struct burst {
+    struct fal_desc packets[FAL_BURST];
+    struct fal_flow flows[FAL_BURST];
+    uint32_t frame[FAL_BURST];
+    uint16_t cpu[FAL_BURST];
+    uint32_t n;
+};
+
+static void classify(struct fal_poller *p, struct burst *b) {
+    for (uint32_t i = 0; i < b->n; i++) {
+        if (i + 4 < b->n)
+            __builtin_prefetch(p->pool.frames + b->packets[i + 4].offset);
+        struct fal_desc *d = &b->packets[i];
+        struct fal_flow *flow = &b->flows[i];
         fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, FAL_HASH_FLOW, flow);
         d->hash = flow->hash;
         d->vlan_tci = flow->vlan_tci;
@@ -201,22 +211,20 @@ static void classify(struct fal_poller *p, struct fal_desc *packets, struct fal_
             p->queue_index = (p->queue_index + 1) % p->queues;
         p->mine->queue[p->queue_index].received++;
     }
-    p->mine->received += n;
+    p->mine->received += b->n;
 }
 
-/* The burst as a group hashes it that does not hash by the default: other fields, what lies deeper,
- * or a fragment as its datagram goes.  `flows` is what the default found. */
+/* A burst as a group hashes it that does not hash by the default: other fields, what lies deeper,
+ * or a fragment as its datagram goes. */
 static const struct fal_desc *hash_again(struct fal_poller *p, const struct group *g,
-                                         const struct fal_desc *packets,
-                                         const struct fal_flow *flows, uint32_t n,
-                                         struct fal_desc *again) {
+                                         const struct burst *b, struct fal_desc *again) {
     bool other = g->fanout.hash != FAL_HASH_FLOW, defrag = g->fanout.flags & FAL_FANOUT_DEFRAG;
     if (!other && !defrag)
-        return packets;
-    memcpy(again, packets, n * sizeof *again);
-    for (uint32_t i = 0; i < n; i++) {
+        return b->packets;
+    memcpy(again, b->packets, b->n * sizeof *again);
+    for (uint32_t i = 0; i < b->n; i++) {
         struct fal_desc *d = &again[i];
-        struct fal_flow flow = flows[i];
+        struct fal_flow flow = b->flows[i];
         if (other)
             fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, g->fanout.hash, &flow);
         d->hash = defrag && flow.flags & FAL_FLOW_FRAGMENT
@@ -235,26 +243,41 @@ static void roll_over(struct group *g, uint32_t n, uint8_t *member) {
     fal_rollover(&g->steering, capacity, room, n, member);
 }
 
-static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc *packets,
-                    const struct fal_flow *flows, const uint32_t *frame, uint32_t n) {
+/* Mode cbpf: the verdict picks the member.  Of a packet in pieces the program sees the first. */
+static void run_program(struct fal_poller *p, const struct group *g, const struct burst *b,
+                        uint32_t *verdict) {
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < b->n; i++) {
+        const struct fal_desc *d = &b->packets[i];
+        if (d->flags & FAL_DESC_FIRST)
+            last = fal_bpf_run(g->program, p->pool.frames + d->offset, d->len, d->caplen);
+        verdict[i] = last;
+    }
+}
+
+static void deliver(struct fal_poller *p, struct group *g, const struct burst *b) {
     struct fal_group_status *books = &p->mine->group[g->record];
     struct fal_desc again[FAL_BURST];
+    uint32_t verdict[FAL_BURST], n = b->n, full = 0;
     uint8_t member[FAL_BURST];
-    uint32_t full = 0;
     books->received += n;
     if (!g->steering.members) {
         books->drops[FAL_DROP_NO_MEMBER] += n;
         return;
     }
-    packets = hash_again(p, g, packets, flows, n, again);
-    fal_steer(&g->steering, &(struct fal_burst){.packets = packets, .n = n}, member);
+    const struct fal_desc *packets = hash_again(p, g, b, again);
+    if (g->program)
+        run_program(p, g, b, verdict);
+    fal_steer(&g->steering,
+              &(struct fal_burst){.packets = packets, .cpu = b->cpu, .verdict = verdict, .n = n},
+              member);
     if (g->fanout.mode == FAL_MODE_ROLLOVER || g->fanout.flags & FAL_FANOUT_ROLLOVER)
         roll_over(g, n, member);
     for (uint32_t i = 0; i < n; i++) {
         struct socket_ring *s = g->member[member[i]];
         if (fal_producer_room(&s->ring)) {
-            s->frame[s->ring.next & s->ring.mask] = frame[i];
-            p->references[frame[i]]++;
+            s->frame[s->ring.next & s->ring.mask] = b->frame[i];
+            p->references[b->frame[i]]++;
             *fal_producer_reserve(&s->ring) = packets[i];
         } else {
             s->dropped++;
@@ -263,6 +286,28 @@ static void deliver(struct fal_poller *p, struct group *g, const struct fal_desc
     }
     books->drops[FAL_DROP_RING_FULL] += full;
     books->delivered += n - full;
+}
+
+/* What the group's filter lets through; the rest is booked.  Of a packet in pieces the filter sees
+ * the first, and the others go with it. */
+static const struct burst *matching(struct fal_poller *p, const struct group *g,
+                                    const struct burst *b, struct burst *kept) {
+    struct fal_group_status *books = &p->mine->group[g->record];
+    bool match = false;
+    kept->n = 0;
+    for (uint32_t i = 0; i < b->n; i++) {
+        const struct fal_desc *d = &b->packets[i];
+        if (d->flags & FAL_DESC_FIRST)
+            match = fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen) != 0;
+        kept->packets[kept->n] = *d;
+        kept->flows[kept->n] = b->flows[i];
+        kept->frame[kept->n] = b->frame[i];
+        kept->cpu[kept->n] = b->cpu[i];
+        kept->n += match;
+    }
+    books->received += b->n - kept->n;
+    books->filtered += b->n - kept->n;
+    return kept;
 }
 
 static void submit(struct fal_poller *p) {
@@ -302,16 +347,17 @@ static void ring_bells(struct fal_poller *p) {
     }
 }
 
-static void forward(struct fal_poller *p, struct fal_desc *packets, const uint32_t *frame,
-                    uint32_t n) {
-    struct fal_flow flows[FAL_BURST];
-    classify(p, packets, flows, n);
-    for (uint32_t i = 0; i < p->plan->groups; i++)
-        deliver(p, &p->plan->group[i], packets, flows, frame, n);
+static void forward(struct fal_poller *p, struct burst *b) {
+    struct burst kept;
+    classify(p, b);
+    for (uint32_t i = 0; i < p->plan->groups; i++) {
+        struct group *g = &p->plan->group[i];
+        deliver(p, g, g->filter ? matching(p, g, b, &kept) : b);
+    }
     submit(p);
-    for (uint32_t i = 0; i < n; i++)
-        if (!p->references[frame[i]]) /* nobody wanted it */
-            frame_put(p, frame[i]);
+    for (uint32_t i = 0; i < b->n; i++)
+        if (!p->references[b->frame[i]]) /* nobody wanted it */
+            frame_put(p, b->frame[i]);
     ring_bells(p);
     publish_counters(p);
 }
@@ -535,8 +581,7 @@ static void take_in_pending(struct fal_poller *p) {
 }
 
 static int loop(struct fal_poller *p, struct fal_error *err) {
-    struct fal_desc packets[FAL_BURST];
-    uint32_t frame[FAL_BURST];
+    struct burst burst;
     uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0;
     bool told_drained = false;
 
@@ -545,7 +590,7 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         int n = 0;
         bool begun = fal_load_acquire(&p->begun);
         if (begun && !p->over) {
-            n = p->ops->rx_burst(p->part, packets, frame, FAL_BURST);
+            n = p->ops->rx_burst(p->part, burst.packets, burst.frame, burst.cpu, FAL_BURST);
             if (n < 0 && errno == ENODATA)
                 p->over = true;
             else if (n < 0)
@@ -554,7 +599,8 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         }
         if (n > 0) {
             reclaim_all(p);
-            forward(p, packets, frame, (uint32_t)n);
+            burst.n = (uint32_t)n;
+            forward(p, &burst);
         }
         bool busy = transmit(p) || n > 0;
         now = now_ns(CLOCK_MONOTONIC);

@@ -30,6 +30,8 @@ struct fal_poller_options {
     const uint32_t *queues; /* the wanted queues; NULL: all */
     uint32_t queue_count;
     uint32_t promisc;
+    const struct fal_bpf_insn *pass; /* checked: what it matches goes on to the host; NULL: none */
+    uint32_t pass_count;
     uint64_t count; /* the source ends after so many packets; 0: never */
     uint64_t hash_seed;
     const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */
@@ -55,6 +57,10 @@ struct fal_plan_group {
     struct fal_fanout fanout;
     uint32_t started; /* members that are steered to */
     uint32_t admitted;
+    uint32_t filter_count; /* checked BPF, which is copied; 0: no filter */
+    const struct fal_bpf_insn *filter;
+    uint32_t program_count; /* the same of mode cbpf's program */
+    const struct fal_bpf_insn *program;
 };
 
 struct fal_plan_member {

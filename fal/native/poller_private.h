@@ -38,6 +38,8 @@ struct group {
     struct fal_fanout fanout;
     struct socket_ring *member[FAL_GROUP_MEMBERS];
     uint32_t record;
+    struct fal_bpf_insn *filter;  /* NULL: none */
+    struct fal_bpf_insn *program; /* of mode cbpf; else NULL */
     uint8_t table[FAL_BUCKETS];
 };
 

@@ -17,15 +17,22 @@ CONSUMER = CURSORS["cursor"].offset
 REQUEST = ffi.sizeof("struct fal_request")
 
 
-def request(kind: int, group: int = -1, mode: bytes = b"", ring: int = 0, **fields: int) -> bytes:
-    """Make a request, right but for what is asked for."""
+def request(
+    kind: int,
+    group: int = -1,
+    mode: bytes = b"",
+    ring: int = 0,
+    after: bytes = b"",
+    **fields: int,
+) -> bytes:
+    """Make a request, right but for what is asked for; `after`: what follows it."""
     made = ffi.new("struct fal_request *")
     made.type, made.version, made.id = kind, lib.FAL_PROTOCOL_VERSION, 1
     made.group, made.ring = group, ring
     ffi.memmove(made.mode, mode, len(mode))
     for name, value in fields.items():
         setattr(made, name, value)
-    return bytes(ffi.buffer(made))
+    return bytes(ffi.buffer(made)) + after
 
 
 class Hostile:

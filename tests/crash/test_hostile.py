@@ -10,6 +10,7 @@ import random
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import termios
@@ -93,7 +94,7 @@ def test_garbage_of_every_length(siege):
             with Hostile(siege.poller) as h:
                 h.send(random.randbytes(length))
                 said = h.last_word()
-                assert said.startswith("protocol version" if length == REQUEST else "a request of")
+                assert said.startswith("protocol version" if length >= REQUEST else "a request of")
         with Hostile(siege.poller) as h:  # an empty message looks like an end, and is one
             h.send(b"")
             assert h.last_word() == ""
@@ -151,6 +152,53 @@ def test_values_out_of_range(siege):
             with Hostile(siege.poller).open(ring=64) as h:
                 assert h.ask(lib.FAL_JOIN, group=42, mode=mode).code == errno.EINVAL
                 assert h.ask(lib.FAL_JOIN, group=42, mode=b"hash").code == 0
+
+
+def test_programs_that_are_none(siege):
+    """Counts that do not fit what follows, and instructions that must not be run."""
+    insn = struct.Struct("<HBBI").pack
+    good, most = insn(6, 0, 0, 1), lib.FAL_BPF_MAX
+    with siege:
+        for fields, after in [
+            ({}, good),
+            ({"filter": 1}, b""),
+            ({"filter": 1}, good[:-1]),
+            ({"filter": 1}, good + good),
+            ({"filter": 1, "program": 1}, good),
+            ({"filter": 2**32 - 1, "program": 1}, b""),  # a sum in 32 bits would be 0
+            ({"filter": 2**29}, b""),  # a product would be
+            ({"program": most, "filter": most}, good * (2 * most - 1)),
+            ({"program": most, "filter": most}, good * (2 * most + 1)),
+        ]:
+            with Hostile(siege.poller) as h:
+                h.send(request(lib.FAL_OPEN, group=7, after=after, **fields))
+                assert h.last_word().startswith("a request of ")
+        bad = [
+            good * (most + 1),
+            insn(0, 0, 0, 0),
+            insn(5, 0, 0, 0),
+            insn(5, 0, 0, 2**32 - 1) + good,
+            insn(0x15, 1, 0, 0) + good,
+            insn(2, 0, 0, 16) + good,
+            insn(0x20, 0, 0, 0xFFFFF000) + good,
+            insn(0xFFFF, 0, 0, 0) + good,
+            *(random.randbytes(8 * n) for n in range(1, 200)),
+        ]
+        for i, program in enumerate(bad):
+            if i % 2:
+                member = Hostile(siege.poller).open(ring=64)
+            with member if i % 2 else Hostile(siege.poller) as h:
+                kind = lib.FAL_JOIN if i % 2 else lib.FAL_OPEN
+                reply = h.ask(kind, group=1000, filter=len(program) // 8, after=program, ring=64)
+                assert reply.code == errno.EINVAL
+                assert "BPF program" in text(reply)
+        for kind in (lib.FAL_START, lib.FAL_LEAVE):  # where they have no place
+            with Hostile(siege.poller).open(group=1000, ring=64) as h:
+                assert h.ask(kind, filter=1, after=good).code == errno.EPROTO
+        with Hostile(siege.poller) as h:  # the longest that there can be
+            reply = h.ask(lib.FAL_OPEN, group=1000, filter=most, after=good * most, ring=64)
+            assert reply.code == 0
+            assert h.ask(lib.FAL_START).code == 0
 
 
 def test_joining_again_and_again(siege):

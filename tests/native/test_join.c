@@ -5,6 +5,7 @@
  * the records that the poller frees.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <linux/filter.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
@@ -25,6 +26,11 @@
 #define PLANS 1500
 #endif
 #define PAYLOAD 42 /* where a packet of the null backend carries its number */
+
+/* Group 1 has a filter: every other packet. */
+static const struct fal_bpf_insn odd[] = {{BPF_LD | BPF_B | BPF_ABS, 0, 0, PAYLOAD},
+                                          {BPF_ALU | BPF_AND | BPF_K, 0, 0, 1},
+                                          {BPF_RET | BPF_A, 0, 0, 0}};
 
 /* A socket and its worker.  `state` is all that the two threads say to one another. */
 enum state { FREE, READING, PAUSING, PAUSED, QUITTING };
@@ -117,6 +123,7 @@ static void check_books(const struct fal_poller_status *s) {
         for (uint32_t i = 0; i < FAL_DROPS; i++)
             drops += b->drops[i];
         CHECK(b->received == b->filtered + b->delivered + drops);
+        CHECK(!b->filtered || b->id == 1);
         CHECK(b->gone_delivered == b->gone_consumed + b->gone_abandoned);
         for (uint32_t i = 0; i < FAL_MAX_MEMBERS; i++) {
             const struct fal_member_status *m = &s->member[i];
@@ -173,6 +180,8 @@ static void publish(struct worker *entering) {
                 .id = (int32_t)g,
                 .record = group[g].record,
                 .fanout = {g ? FAL_MODE_LB : FAL_MODE_HASH, 0, FAL_HASH_FLOW},
+                .filter = odd,
+                .filter_count = g == 1 ? 3 : 0,
                 .started = part[1],
                 .admitted = part[0]};
     }

@@ -24,7 +24,7 @@ ROOMS = {
     "ring": {"layout"},
     "flow": {"layout"},
     "defrag": {"layout", "flow"},
-    "bpf": set(),
+    "bpf": BASE,
     "fanout": {"layout"},
     "base": {"layout"},
     "modes": BASE,
@@ -34,7 +34,7 @@ ROOMS = {
     "backends": BASE | {"backend", "tpacket"},
     "poller": BASE
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
-    "client": BASE | {"ring", "arena", "tpacket"},
+    "client": BASE | {"ring", "arena", "bpf", "tpacket"},
     "pcap": BASE | {"client"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}

@@ -19,7 +19,7 @@ import time
 from statistics import median
 
 import pytest
-from support import eventually, udp
+from support import Traffic, eventually, udp
 
 import fal
 from fal.bindings import ffi, lib
@@ -137,6 +137,20 @@ def test_no_wake_up_is_lost(make_veth, start_poller, way, idle, pollers):
     with fal.open(poller.device) as s, trickle(veth, 3000) as acknowledge:
         assert packets(s, way, 3000, acknowledge) == 3000
         assert all(cpu["received"] for cpu in poller.look()["cpus"])
+
+
+@pytest.mark.parametrize("way", ["blocking", *WAYS])
+def test_no_wake_up_is_lost_behind_a_filter(make_veth, start_poller, way):
+    """While packets that do not match come and wake in between."""
+    veth = make_veth()
+    poller = start_poller(veth.device, "--idle", "sleep", namespace=veth.inside)
+    with (
+        fal.open(poller.device, filter="udp[4:2] = 16") as s,  # FRAME has 8 bytes of payload
+        Traffic(veth, 3000),
+        trickle(veth, 1500) as acknowledge,
+    ):
+        assert packets(s, way, 1500, acknowledge) == 1500
+        assert s.stats().filtered
 
 
 def test_asyncio(make_veth, start_poller):

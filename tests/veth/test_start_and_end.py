@@ -45,10 +45,11 @@ def test_a_missing_capability_is_named(make_veth, start_poller, missing):
     assert not any(word.startswith("xdp") for word in link(veth))
 
 
-def test_no_more_than_these_are_needed(make_veth, start_poller):
+@pytest.mark.parametrize("words", [(), ("--pass", "arp or port 22 or len > 2000")])
+def test_no_more_than_these_are_needed(make_veth, start_poller, words):
     veth = make_veth()
     enough = allowed(*NEEDED, "ipc_lock")
-    poller = start_poller(veth.device, namespace=veth.inside, through=enough)
+    poller = start_poller(veth.device, *words, namespace=veth.inside, through=enough)
     with fal.open(poller.device) as s:
         send_slowly(veth, FRAMES, s)
         assert len(received(s)) == len(FRAMES)

@@ -447,7 +447,7 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
             slots = p->queue[i].id >= slots ? p->queue[i].id + 1 : slots;
 
     /* The program first: whether the driver takes it decides how sockets can be bound. */
-    if (fal_xdp_attach(&x->program, device, d->ifindex, mode, slots, err) < 0)
+    if (fal_xdp_attach(&x->program, options, d->ifindex, slots, err) < 0)
         return -1;
     struct fal_error error;
     if (open_sockets(x, x->program.native, device, &error) < 0) {
@@ -510,21 +510,22 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
     return x;
 }
 
-/* One packet's descriptor.  The stamp is cleared once it is read: where the program could not leave
- * one the next time, this one must not be believed again. */
+/* One packet's descriptor, and its CPU.  The stamp is cleared once it is read: where the program
+ * could not leave one the next time, this one must not be believed again. */
 static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue, uint64_t *clock,
-                     struct fal_desc *to) {
-    uint64_t stamp, none = 0;
-    uint8_t *at = p->pool.frames + from->addr - FAL_XDP_STAMP;
+                     struct fal_desc *to, uint16_t *cpu) {
+    struct fal_xdp_stamp stamp;
+    uint8_t *at = p->pool.frames + from->addr - sizeof stamp;
     memcpy(&stamp, at, sizeof stamp);
-    if (stamp) {
-        memcpy(at, &none, sizeof none);
-        to->ts_ns = stamp + (uint64_t)p->clock_offset;
+    if (stamp.time) {
+        memset(at, 0, sizeof stamp);
+        to->ts_ns = stamp.time + (uint64_t)p->clock_offset;
     } else {
         if (!*clock)
             *clock = (uint64_t)now(CLOCK_REALTIME);
         to->ts_ns = *clock;
     }
+    *cpu = (uint16_t)stamp.cpu;
     to->offset = from->addr;
     to->len = from->len;
     to->caplen = (uint16_t)from->len;
@@ -533,7 +534,7 @@ static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue
 }
 
 static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packets, uint32_t *frame,
-                        uint32_t max, uint64_t *clock) {
+                        uint16_t *cpu, uint32_t max, uint64_t *clock) {
     const struct xdp_desc *slots = q->rx.slots;
     uint32_t n = __atomic_load_n(q->rx.producer, __ATOMIC_ACQUIRE) - q->rx.next;
     n = n < max ? n : max;
@@ -543,7 +544,7 @@ static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packet
         __builtin_prefetch(p->pool.frames + slots[(q->rx.next + i) & q->rx.mask].addr - 8, 1);
     for (uint32_t i = 0; i < n; i++) {
         const struct xdp_desc *from = &slots[(q->rx.next + i) & q->rx.mask];
-        describe(p, from, q->id, clock, &packets[i]);
+        describe(p, from, q->id, clock, &packets[i], &cpu[i]);
         frame[i] = (uint32_t)(from->addr >> p->frame_shift);
     }
     q->rx.next += n;
@@ -553,12 +554,13 @@ static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packet
     return n;
 }
 
-static int af_xdp_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
+static int af_xdp_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
+                           uint32_t max) {
     struct part *p = part;
     uint64_t clock = 0;
     uint32_t n = 0, at = p->first;
     for (uint32_t i = 0; i < p->queue_count && n < max; i++) {
-        n += receive(p, &p->queue[at], packets + n, frame + n, max - n, &clock);
+        n += receive(p, &p->queue[at], packets + n, frame + n, cpu + n, max - n, &clock);
         at = at + 1 < p->queue_count ? at + 1 : 0;
     }
     /* After a full burst the next begins with the queue after the one that filled it, so that a

@@ -77,7 +77,8 @@ static void *null_open(const struct fal_backend_options *o, const struct fal_poo
     return all;
 }
 
-static int null_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint32_t max) {
+static int null_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
+                         uint32_t max) {
     struct part *b = part;
     if (b->count && b->next >= b->count) {
         errno = ENODATA;
@@ -91,6 +92,7 @@ static int null_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, 
     uint64_t ts = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
     for (uint32_t i = 0; i < n; i++, b->next += b->step) {
         frame[i] = b->frame[--b->free];
+        cpu[i] = 0;
         uint64_t offset = (uint64_t)frame[i] * b->pool.frame_size;
         uint8_t *to = b->pool.frames + offset;
         memcpy(to, b->flow[b->next % FLOWS], FRAME_BYTES);

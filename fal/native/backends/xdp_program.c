@@ -1,4 +1,4 @@
-/* The XDP program: some twenty instructions, assembled here, so that neither a compiler for BPF nor a
+/* The XDP program: some twenty instructions and maybe a filter, assembled here, so that neither a compiler for BPF nor a
  * loader library is needed.  It is attached by a bpf_link, which the kernel undoes when its last
  * descriptor is closed: also after kill -9.
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -8,11 +8,13 @@
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "xdp_filter.h"
 #include "xdp_program.h"
 
 #define PROGRAM_NAME "fal_xdp" /* by it a second fal-poller knows the first */
@@ -52,7 +54,10 @@ int fal_xdp_no_privilege(const char *device, struct fal_error *err) {
 
 /* ---- the program --------------------------------------------------------------------------- */
 
-enum { R0, R1, R2, R3, CONTEXT = 6, META = 7, DATA = 8 };
+#define STAMP ((int)sizeof(struct fal_xdp_stamp))
+#define PASS  2 /* instructions after the filter */
+
+enum { R0, R1, R2, R3, CONTEXT = FAL_XDP_CONTEXT, META = 7, DATA = 8 };
 
 static int make_map(uint32_t slots) {
     union bpf_attr attr;
@@ -64,42 +69,64 @@ static int make_map(uint32_t slots) {
     return (int)bpf(BPF_MAP_CREATE, &attr);
 }
 
-/* First the redirection is decided, then stamped: a packet that goes to the host stays as it is.
- * Where there is no room for the stamp the packet goes without. */
-static int load(int map, int time_helper) {
-    const struct bpf_insn program[] = {
-        {BPF_ALU64 | BPF_MOV | BPF_X, CONTEXT, R1, 0, 0},
+/* What matches `filter` goes on to the host.  Of the others the redirection is decided first, then
+ * they are stamped: a packet that goes to the host stays as it is.  Where there is no room for the
+ * stamp the packet goes without. */
+static int load(int map, int time_helper, const struct bpf_insn *filter, uint32_t filter_size) {
+    const struct bpf_insn begin[] = {{BPF_ALU64 | BPF_MOV | BPF_X, CONTEXT, R1, 0, 0}};
+    const struct bpf_insn pass[PASS] = {{BPF_ALU64 | BPF_MOV | BPF_K, R0, 0, 0, XDP_PASS},
+                                        {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+    const struct bpf_insn rest[] = {
         {BPF_LDX | BPF_MEM | BPF_W, R2, CONTEXT, offsetof(struct xdp_md, rx_queue_index), 0},
         {BPF_LD | BPF_IMM | BPF_DW, R1, BPF_PSEUDO_MAP_FD, 0, map}, /* two slots long */
         {0, 0, 0, 0, 0},
         {BPF_ALU64 | BPF_MOV | BPF_K, R3, 0, 0, XDP_PASS}, /* where the queue has no socket */
         {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_redirect_map},
-        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 12, XDP_REDIRECT}, /* to exit */
+        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 14, XDP_REDIRECT}, /* to exit */
 
         {BPF_ALU64 | BPF_MOV | BPF_X, R1, CONTEXT, 0, 0},
-        {BPF_ALU64 | BPF_MOV | BPF_K, R2, 0, 0, -FAL_XDP_STAMP},
+        {BPF_ALU64 | BPF_MOV | BPF_K, R2, 0, 0, -STAMP},
         {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_xdp_adjust_meta},
-        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 7, 0}, /* to redirect */
+        {BPF_JMP | BPF_JNE | BPF_K, R0, 0, 9, 0}, /* to redirect */
         {BPF_LDX | BPF_MEM | BPF_W, META, CONTEXT, offsetof(struct xdp_md, data_meta), 0},
         {BPF_LDX | BPF_MEM | BPF_W, DATA, CONTEXT, offsetof(struct xdp_md, data), 0},
         {BPF_ALU64 | BPF_MOV | BPF_X, R2, META, 0, 0},
-        {BPF_ALU64 | BPF_ADD | BPF_K, R2, 0, 0, FAL_XDP_STAMP},
-        {BPF_JMP | BPF_JGT | BPF_X, R2, DATA, 2, 0}, /* never, but the verifier wants to see it */
+        {BPF_ALU64 | BPF_ADD | BPF_K, R2, 0, 0, STAMP},
+        {BPF_JMP | BPF_JGT | BPF_X, R2, DATA, 4, 0}, /* never, but the verifier wants to see it */
         {BPF_JMP | BPF_CALL, 0, 0, 0, time_helper},
-        {BPF_STX | BPF_MEM | BPF_DW, META, R0, 0, 0},
+        {BPF_STX | BPF_MEM | BPF_DW, META, R0, offsetof(struct fal_xdp_stamp, time), 0},
+        {BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_smp_processor_id},
+        {BPF_STX | BPF_MEM | BPF_W, META, R0, offsetof(struct fal_xdp_stamp, cpu), 0},
 
         {BPF_ALU64 | BPF_MOV | BPF_K, R0, 0, 0, XDP_REDIRECT}, /* redirect: */
         {BPF_JMP | BPF_EXIT, 0, 0, 0, 0},                      /* exit: */
     };
+    const struct {
+        const struct bpf_insn *code;
+        uint32_t size;
+    } part[] = {{begin, 1},
+                {filter, filter_size},
+                {pass, filter ? PASS : 0},
+                {rest, sizeof rest / sizeof *rest}};
+    struct bpf_insn *program =
+        calloc(1 + filter_size + PASS + sizeof rest / sizeof *rest, sizeof *program);
+    uint32_t size = 0;
+    if (!program)
+        return -1;
+    for (unsigned i = 0; i < sizeof part / sizeof *part; size += part[i++].size)
+        if (part[i].size)
+            memcpy(program + size, part[i].code, part[i].size * sizeof *program);
     union bpf_attr attr;
     memset(&attr, 0, sizeof attr);
     attr.prog_type = BPF_PROG_TYPE_XDP;
     attr.expected_attach_type = BPF_XDP;
     attr.insns = (uintptr_t)program;
-    attr.insn_cnt = sizeof program / sizeof *program;
+    attr.insn_cnt = size;
     attr.license = (uintptr_t) "BSD-3-Clause"; /* none of the helpers is for the GPL alone */
     memcpy(attr.prog_name, PROGRAM_NAME, sizeof PROGRAM_NAME);
-    return (int)bpf(BPF_PROG_LOAD, &attr);
+    int fd = (int)bpf(BPF_PROG_LOAD, &attr);
+    free(program);
+    return fd;
 }
 
 /* ---- whose program is there already --------------------------------------------------------- */
@@ -238,30 +265,53 @@ static int attach(struct fal_xdp_program *x, int program, const char *device, ui
     return fal_fail(err, errno, "cannot attach an XDP program to %s: %s", device, strerror(errno));
 }
 
-int fal_xdp_attach(struct fal_xdp_program *x, const char *device, uint32_t ifindex,
-                   const char *mode, uint32_t slots, struct fal_error *err) {
+/* The program with the best clock that the kernel has; -1 and *err. */
+static int load_any(struct fal_xdp_program *x, const struct fal_backend_options *options,
+                    struct fal_error *err) {
+    struct bpf_insn *filter = NULL;
+    uint32_t size = 0;
+    if (options->pass &&
+        !(filter = fal_xdp_filter(options->pass, options->pass_count, PASS, &size, err)))
+        return -1;
+    /* TAI is set with the clock of the wall and never steps at a leap second. */
+    x->clock = CLOCK_TAI;
+    int program = load(x->map, HELPER_KTIME_GET_TAI_NS, filter, size);
+    if (program < 0 && errno != EPERM) {
+        x->clock = CLOCK_MONOTONIC;
+        program = load(x->map, BPF_FUNC_ktime_get_ns, filter, size);
+    }
+    free(filter);
+    if (program >= 0)
+        return program;
+    if (errno == EPERM)
+        return fal_xdp_no_privilege(options->device, err);
+    if (options->pass)
+        return fal_fail(err, errno,
+                        "the kernel refuses --pass as a part of the XDP program: %s (take a "
+                        "simpler expression)",
+                        strerror(errno));
+    return fal_fail(err, errno,
+                    "the kernel refuses the XDP program: %s (AF_XDP wants Linux 5.9 or later)",
+                    strerror(errno));
+}
+
+int fal_xdp_attach(struct fal_xdp_program *x, const struct fal_backend_options *options,
+                   uint32_t ifindex, uint32_t slots, struct fal_error *err) {
     *x = (struct fal_xdp_program){.map = -1, .link = -1};
     x->map = make_map(slots);
     int program = -1;
-    if (x->map >= 0) {
-        /* TAI is set with the clock of the wall and never steps at a leap second. */
-        x->clock = CLOCK_TAI;
-        program = load(x->map, HELPER_KTIME_GET_TAI_NS);
-        if (program < 0 && errno != EPERM) {
-            x->clock = CLOCK_MONOTONIC;
-            program = load(x->map, BPF_FUNC_ktime_get_ns);
-        }
-    }
-    int result = -1;
-    if (program >= 0)
-        result = attach(x, program, device, ifindex, mode, err);
+    if (x->map >= 0)
+        program = load_any(x, options, err);
     else if (errno == EPERM)
-        fal_xdp_no_privilege(device, err);
+        fal_xdp_no_privilege(options->device, err);
     else
-        fal_fail(err, errno, "the kernel refuses the XDP %s: %s (AF_XDP wants Linux 5.9 or later)",
-                 x->map < 0 ? "map" : "program", strerror(errno));
-    if (program >= 0)
+        fal_fail(err, errno, "the kernel refuses the XDP map: %s (AF_XDP wants Linux 5.9 or later)",
+                 strerror(errno));
+    int result = -1;
+    if (program >= 0) {
+        result = attach(x, program, options->device, ifindex, options->mode, err);
         close(program); /* the link holds it */
+    }
     if (result < 0)
         fal_xdp_detach(x);
     return result;

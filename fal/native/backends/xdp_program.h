@@ -4,13 +4,18 @@
 #define FAL_XDP_PROGRAM_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <time.h>
 
-#include "../error.h"
+#include "../backend.h"
 
-/* Directly before each packet that it redirects, the program leaves a stamp: u64, nanoseconds of
- * `clock`.  The kernel copies it along with the packet. */
-#define FAL_XDP_STAMP 8 /* bytes */
+/* Directly before each packet that it redirects, the program leaves a stamp.  The kernel copies it
+ * along with the packet. */
+struct fal_xdp_stamp {
+    uint64_t time; /* nanoseconds of `clock`; 0: the program could leave none */
+    uint32_t cpu;  /* that it ran on */
+    uint32_t unused;
+};
 
 struct fal_xdp_program {
     int map;         /* queue id -> socket (XSKMAP) */
@@ -19,10 +24,10 @@ struct fal_xdp_program {
     clockid_t clock; /* of the time stamps */
 };
 
-/* Loads the program and attaches it; `mode` is auto, native or generic, `slots` the highest queue
- * id plus one.  All packets go on to the host until their queue is given to a socket. */
-int fal_xdp_attach(struct fal_xdp_program *x, const char *device, uint32_t ifindex,
-                   const char *mode, uint32_t slots, struct fal_error *err);
+/* Loads the program and attaches it; `slots` is the highest queue id plus one.  All packets go on to
+ * the host until their queue is given to a socket; what options->pass matches, always. */
+int fal_xdp_attach(struct fal_xdp_program *x, const struct fal_backend_options *options,
+                   uint32_t ifindex, uint32_t slots, struct fal_error *err);
 /* From now on the packets of this queue go to this socket; -1 and errno. */
 int fal_xdp_give(const struct fal_xdp_program *x, uint32_t queue, int socket);
 /* May be called on what fal_xdp_attach failed on, or once again. */
