@@ -10,7 +10,7 @@ import errno
 from dataclasses import dataclass, field
 
 from fal import modes
-from fal.bindings import lib
+from fal.bindings import ffi, lib
 from fal.errors import FalError
 from fal.modes import Fanout
 

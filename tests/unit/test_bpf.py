@@ -14,13 +14,14 @@ import fal
 from fal import bpf
 from fal.bindings import ffi, lib
 from fal.errors import checked
+from fal.frames import tcp
 
 ALU = [0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90, 0xA0]
 JUMPS = [0x10, 0x20, 0x30, 0x40]
 DIVIDES, SHIFTS = (0x30, 0x90), (0x60, 0x70)
 
 # what users write: (expression, packets that match, packets that do not)
-SSH = udp(("10.0.0.1", 22), ("10.0.0.2", 40000), protocol=6)
+SSH = tcp(("10.0.0.1", 22), ("10.0.0.2", 40000))
 DNS = udp(("10.0.0.1", 5353), ("10.0.0.2", 53))
 DNS6 = udp(("2001:db8::1", 5353), ("2001:db8::2", 53))
 TAGGED = udp(("10.0.0.1", 5353), ("10.0.0.2", 53), vlan=7)
