@@ -5,6 +5,7 @@ Ten seconds each, a minute in the long form; it begins with the corpus of odd pa
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,10 +39,20 @@ def pieces() -> Iterator[bytes]:
         yield b"".join(bytes([1, 2, flag, 3, 4, 1]) for flag in flags)
 
 
+def programs() -> Iterator[bytes]:
+    ip = [(0x28, 0, 0, 12), (0x15, 0, 1, 0x800), (6, 0, 0, 65535), (6, 0, 0, 0)]
+    odd = [(0x30, 0, 0, 23), (0xB1, 0, 0, 14), (0x48, 0, 0, 16), (2, 0, 0, 1), (0x61, 0, 0, 1)]
+    odd += [(code, 0, 0, 0) for code in (0x1C, 0x6C, 0x3C, 0x87, 0x16)]
+    for program in (ip, odd):
+        words = b"".join(struct.pack("<HBBI", *i) for i in program)
+        yield bytes([len(program)]) + words + bytes(range(64))
+
+
 # What is fuzzed: the sources that it needs, and what it begins with.
 TARGETS: dict[str, tuple[list[str], Callable[[], Iterator[bytes]]]] = {
     "fuzz_flow": (["flow.c"], frames),
     "fuzz_defrag": (["defrag.c"], pieces),
+    "fuzz_bpf": (["bpf.c", "error.c"], programs),
     "fuzz_control": (["control.c", "error.c"], replies),
 }
 
