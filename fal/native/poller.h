@@ -31,6 +31,8 @@ struct fal_poller_options {
     uint32_t queue_count;
     uint32_t promisc;
     uint64_t count; /* the source ends after so many packets; 0: never */
+    uint64_t rate;  /* of a file, in packets a second; 0: flat out; UINT64_MAX: as captured */
+    uint64_t loop;  /* read a file so many times; 0: for ever */
     uint64_t hash_seed;
     const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */
     uint32_t pollers;
