@@ -26,7 +26,7 @@ from fal.control import Control
 from fal.errors import FalError, checked
 
 RTMGRP_LINK = 1  # linux/rtnetlink.h: news of network devices
-BACKENDS = ("af_xdp", "null", "pcap")
+BACKENDS = ("af_xdp", "null", "pcap", "tpacket")
 # Options that mean nothing to the other backends.
 ONLY_FOR = {
     "mode": ("af_xdp",),
@@ -50,6 +50,7 @@ EXAMPLES = f"""examples:
   fal-poller eth0 --queues 0-3 --name dmz   some queues; workers open fal:dmz
   fal-poller try --backend null --wait 2 --count 1000000
                                             made-up packets, no privilege, once two sockets started
+  fal-poller eth0 --backend tpacket         any device, and the host keeps its packets
   fal-poller trace.pcap --wait 4            a capture file to fal:trace, once four sockets started
   fal-poller trace.pcap --rate capture --loop 0
                                             at its own pace, over and over

@@ -105,5 +105,6 @@ struct fal_backend_ops {
 extern const struct fal_backend_ops fal_backend_null;
 extern const struct fal_backend_ops fal_backend_af_xdp;
 extern const struct fal_backend_ops fal_backend_pcap;
+extern const struct fal_backend_ops fal_backend_tpacket;
 
 #endif
