@@ -26,7 +26,18 @@ from fal.control import Control
 from fal.errors import FalError, checked
 
 RTMGRP_LINK = 1  # linux/rtnetlink.h: news of network devices
-BACKENDS = ("af_xdp", "null")
+BACKENDS = ("af_xdp", "null", "pcap", "tpacket")
+# Options that mean nothing to the other backends.
+ONLY_FOR = {
+    "mode": ("af_xdp",),
+    "pass": ("af_xdp",),
+    "queues": ("af_xdp",),
+    "wait": ("null", "pcap"),
+    "count": ("null", "pcap"),
+    "rate": ("pcap",),
+    "loop": ("pcap",),
+}
+RATE_CAPTURE = (1 << 64) - 1
 IDLE = {"spin": lib.FAL_IDLE_SPIN, "adaptive": lib.FAL_IDLE_ADAPTIVE, "sleep": lib.FAL_IDLE_SLEEP}
 HUGEPAGES = {
     "off": lib.FAL_HUGEPAGES_OFF,
@@ -40,6 +51,10 @@ EXAMPLES = f"""examples:
   fal-poller eth0 --queues 0-3 --name dmz   some queues; workers open fal:dmz
   fal-poller try --backend null --wait 2 --count 1000000
                                             made-up packets, no privilege, once two sockets started
+  fal-poller eth0 --backend tpacket         any device, and the host keeps its packets
+  fal-poller trace.pcap --wait 4            a capture file to fal:trace, once four sockets started
+  fal-poller trace.pcap --rate capture --loop 0
+                                            at its own pace, over and over
 
 defaults and limits:
   a socket's ring holds {lib.FAL_DEFAULT_RING} packets, or what the socket asks for:
@@ -104,6 +119,24 @@ def hash_seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"'{text}' is neither 'random' nor a number below 2**64")
 
 
+def packet_rate(text: str) -> int:
+    if text in ("max", "capture"):
+        return 0 if text == "max" else RATE_CAPTURE
+    if not text.isdecimal() or not 1 <= int(text) <= 10**9:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is neither 'max', 'capture' nor a number from 1 to {10**9}"
+        )
+    return int(text)
+
+
+def backend_for(device: str) -> str:
+    """Choose what fetches packets where nothing is said: a network device goes before a file."""
+    path = Path(device)
+    is_file = path.is_file() or path.suffix in (".pcap", ".pcapng")
+    devices = (name for _, name in socket.if_nameindex())
+    return "pcap" if is_file and device not in devices else "af_xdp"
+
+
 def poller_name(text: str) -> str:
     if not status.NAME.fullmatch(text) or len(text) >= lib.FAL_NAME_SIZE:
         raise argparse.ArgumentTypeError(
@@ -121,10 +154,18 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("device", metavar="DEV", help="network device (null: any word)")
+    add("device", metavar="DEV", help="network device, or capture file (null: any word)")
     add("--version", action="version", version=f"fal-poller {fal.__version__}")
-    add("--backend", choices=BACKENDS, default="af_xdp", help="how packets are fetched (af_xdp)")
-    add("--name", type=poller_name, help="what workers call it: fal:NAME (default: DEV)")
+    add(
+        "--backend",
+        choices=BACKENDS,
+        help="how packets are fetched (af_xdp; pcap where DEV is a file)",
+    )
+    add(
+        "--name",
+        type=poller_name,
+        help="what workers call it: fal:NAME (default: DEV; of a file its name less suffix)",
+    )
     add(
         "--mode",
         choices=("auto", "native", "generic"),
@@ -133,7 +174,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--pass",
-        dest="pass_filter",
         metavar="EXPR",
         default="",
         help="leave to the host what matches, a pcap expression such as 'arp or port 22'",
@@ -183,32 +223,49 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--wait",
         type=at_least(1, lib.FAL_MAX_SOCKETS),
-        default=0,
         metavar="N",
-        help="null: begin when N sockets are started",
+        help="null, pcap: begin when N sockets are started (null: at once; pcap: 1)",
     )
     add(
         "--count",
         type=at_least(1, (1 << 63) - 1),
         default=0,
         metavar="N",
-        help="null: end after N packets, once the workers have read them",
+        help="null, pcap: end after N packets, once the workers have read them",
+    )
+    add(
+        "--rate",
+        type=packet_rate,
+        default=0,
+        metavar="max|capture|PPS",
+        help="pcap: flat out, waiting for room in every ring; as it was captured, or PPS packets a"
+        " second, losing what finds no room (max)",
+    )
+    add(
+        "--loop",
+        type=at_least(0, (1 << 63) - 1),
+        default=1,
+        metavar="N",
+        help="pcap: read the file N times; 0: for ever (1)",
     )
     options = parser.parse_args(argv)
+    if options.backend is None:
+        options.backend = backend_for(options.device)
+    is_file = options.backend == "pcap"
     if options.name is None:
         try:
-            options.name = poller_name(options.device)
+            options.name = poller_name(Path(options.device).stem if is_file else options.device)
         except argparse.ArgumentTypeError as e:
             parser.error(f"{e} (give a --name)")
-    if not 0 < len(os.fsencode(options.device)) < lib.FAL_NAME_SIZE:
+    if not is_file and not 0 < len(os.fsencode(options.device)) < lib.FAL_NAME_SIZE:
         parser.error(f"DEV has 1 to {lib.FAL_NAME_SIZE - 1} bytes")
-    if options.backend != "null" and (options.wait or options.count):
-        parser.error("--wait and --count are for --backend null: a device's packets do not wait")
-    if options.backend == "null" and (
-        options.mode != "auto" or options.queues or options.pass_filter
-    ):
-        parser.error("--mode, --queues and --pass are for --backend af_xdp")
-    if options.backend != "null" and options.frame_size & (options.frame_size - 1):
+    for option, backends in ONLY_FOR.items():
+        given = getattr(options, option) != parser.get_default(option)
+        if given and options.backend not in backends:
+            parser.error(f"--{option} is for --backend {' and '.join(backends)}")
+    if options.wait is None:
+        options.wait = 1 if is_file else 0
+    if options.backend == "af_xdp" and options.frame_size & (options.frame_size - 1):
         parser.error(f"--frame-size {options.frame_size}: {options.backend} takes 2048 or 4096")
     return options
 
@@ -244,7 +301,8 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
     """Return a `struct fal_poller_options`, and what must live as long."""
     queues = ffi.new("uint32_t[]", options.queues) if options.queues else ffi.NULL
     cpus = ffi.new("int32_t[]", options.cpus)
-    program = bpf.native(bpf.compile(options.pass_filter)) if options.pass_filter else ffi.NULL
+    expression = vars(options)["pass"]
+    program = bpf.native(bpf.compile(expression)) if expression else ffi.NULL
     keep = [
         ffi.new("char[]", os.fsencode(text))
         for text in (options.backend, options.device, options.mode)
@@ -259,8 +317,10 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
             "queue_count": len(options.queues),
             "promisc": options.promisc,
             "pass": program,
-            "pass_count": len(program) if options.pass_filter else 0,
+            "pass_count": len(program) if expression else 0,
             "count": options.count,
+            "rate": options.rate,
+            "loop": options.loop,
             "hash_seed": options.hash_seed,
             "cpus": cpus,
             "pollers": len(options.cpus),
@@ -304,6 +364,14 @@ def make_arenas(options: argparse.Namespace, queues: int, stack: ExitStack) -> A
     return arenas
 
 
+def device_in_status(options: argparse.Namespace) -> bytes:
+    """Return what the status calls the device: of a file its base name, as far as there is room."""
+    device = os.fsencode(options.device)
+    return (
+        os.path.basename(device)[: lib.FAL_NAME_SIZE - 1] if options.backend == "pcap" else device
+    )
+
+
 def describe(view: Any, options: argparse.Namespace, facts: Any, layouts: list[Any]) -> None:
     """Fill in the fixed part of the status; the version last."""
     view.magic = lib.FAL_STATUS_MAGIC
@@ -314,7 +382,7 @@ def describe(view: Any, options: argparse.Namespace, facts: Any, layouts: list[A
     view.page_size = min(layout.page_size for layout in layouts)
     view.frames = sum(layout.frames for layout in layouts)
     view.frame_size = layouts[0].frame_size
-    view.name, view.device = options.name.encode(), os.fsencode(options.device)
+    view.name, view.device = options.name.encode(), device_in_status(options)
     view.backend, view.mode = ffi.string(facts.backend), ffi.string(facts.mode)
     view.version = lib.FAL_LAYOUT_VERSION
 

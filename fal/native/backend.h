@@ -17,6 +17,9 @@
 #include "error.h"
 #include "layout_check.h"
 
+#define FAL_RATE_MAX     0          /* flat out, and nothing is lost */
+#define FAL_RATE_CAPTURE UINT64_MAX /* as it was captured */
+
 /* What the operator asked for; strings are his words. */
 struct fal_backend_options {
     const char *device;
@@ -29,6 +32,8 @@ struct fal_backend_options {
         *pass;           /* checked: what it matches goes on to the host; NULL: nothing */
     uint32_t pass_count; /* instructions of `pass` */
     uint64_t count;      /* end after so many packets; 0: never */
+    uint64_t rate;       /* of a file: FAL_RATE_…, or packets a second */
+    uint64_t loop;       /* read a file so many times; 0: for ever */
 };
 
 /* Where frames lie: the backend receives into frames + offset. */
@@ -47,6 +52,7 @@ struct fal_backend_facts {
     uint32_t queue[FAL_MAX_QUEUES]; /* their ids */
     uint32_t ifindex;               /* of the network device; 0: none */
     uint32_t max_send;              /* bytes of a frame that can be sent; 0: none can be */
+    uint32_t lossless; /* 1: the poller asks for no more than every ring has room for */
 };
 
 struct fal_backend_stats {
@@ -75,6 +81,9 @@ struct fal_backend_ops {
     int (*rx_burst)(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
                     uint32_t max);
 
+    /* Why it is over, in words; of the last rx_burst that failed.  NULL: errno says it all. */
+    const char *(*why)(void *part);
+
     /* How many more frames the backend can take. */
     uint32_t (*wants)(void *part);
     /* Hands over n (<= wants) frames by their numbers. */
@@ -100,5 +109,7 @@ struct fal_backend_ops {
 
 extern const struct fal_backend_ops fal_backend_null;
 extern const struct fal_backend_ops fal_backend_af_xdp;
+extern const struct fal_backend_ops fal_backend_pcap;
+extern const struct fal_backend_ops fal_backend_tpacket;
 
 #endif

@@ -271,13 +271,14 @@ int fal_device_publish(struct fal_device *d, const struct fal_plan_group *groups
 
 /* ---- opening and closing --------------------------------------------------------------------- */
 
-static const struct fal_backend_ops *const backends[] = {&fal_backend_af_xdp, &fal_backend_null};
+static const struct fal_backend_ops *const backends[] = {&fal_backend_af_xdp, &fal_backend_null,
+                                                         &fal_backend_pcap, &fal_backend_tpacket};
 
 static const struct fal_backend_ops *find_backend(const char *name, struct fal_error *err) {
     for (unsigned i = 0; i < sizeof backends / sizeof *backends; i++)
         if (!strcmp(backends[i]->name, name))
             return backends[i];
-    fal_fail(err, EINVAL, "unknown backend '%s' (known: af_xdp, null)", name);
+    fal_fail(err, EINVAL, "unknown backend '%s' (known: af_xdp, null, pcap, tpacket)", name);
     return NULL;
 }
 
@@ -290,7 +291,9 @@ static struct fal_backend_options backend_options(const struct fal_poller_option
                                         .pass = o->pass,
                                         .pass_count = o->pass_count,
                                         .pollers = o->pollers,
-                                        .count = o->count};
+                                        .count = o->count,
+                                        .rate = o->rate,
+                                        .loop = o->loop};
 }
 
 int fal_device_queues(const struct fal_poller_options *options, struct fal_error *err) {

@@ -13,6 +13,7 @@
 
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
+#define ROOM_NS 50000ull   /* how often to look whether a full ring has room again */
 #define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
 
 static uint64_t now_ns(clockid_t clock) {
@@ -548,7 +549,7 @@ static void sleep_until(struct fal_poller *p, uint64_t until) {
     struct pollfd fds[2 + FAL_BACKEND_POLLFDS] = {{.fd = p->kick, .events = POLLIN},
                                                   {.fd = p->senders, .events = POLLIN}};
     uint32_t n = 0;
-    if (fal_load_relaxed(&p->begun) && !p->over) {
+    if (fal_load_relaxed(&p->begun) && !p->over && !p->full) {
         n = p->ops->wait(p->part, fds + 2, FAL_BACKEND_POLLFDS);
         if (!n) { /* a source that cannot wake us */
             sched_yield();
@@ -580,6 +581,21 @@ static void take_in_pending(struct fal_poller *p) {
     fal_bump(p->taken); /* the write orders all that was done before it */
 }
 
+/* How many packets the source may be asked for: of one that must lose nothing no more than every
+ * ring has room for. */
+static uint32_t wanted(struct fal_poller *p) {
+    uint32_t most = FAL_BURST;
+    for (uint32_t i = 0; p->device->facts.lossless && i < p->plan->sockets; i++) {
+        struct socket_ring *s = p->plan->socket[i];
+        if (fal_producer_room(&s->ring) < FAL_BURST)
+            reclaim(p, s);
+        uint32_t room = fal_producer_room(&s->ring);
+        if (!s->broken && room < most)
+            most = room;
+    }
+    return most;
+}
+
 static int loop(struct fal_poller *p, struct fal_error *err) {
     struct burst burst;
     uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0;
@@ -589,10 +605,15 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         take_in_pending(p);
         int n = 0;
         bool begun = fal_load_acquire(&p->begun);
-        if (begun && !p->over) {
-            n = p->ops->rx_burst(p->part, burst.packets, burst.frame, burst.cpu, FAL_BURST);
+        uint32_t most = begun && !p->over ? wanted(p) : 0;
+        p->full = begun && !p->over && !most;
+        if (most) {
+            n = p->ops->rx_burst(p->part, burst.packets, burst.frame, burst.cpu, most);
             if (n < 0 && errno == ENODATA)
                 p->over = true;
+            else if (n < 0 && p->ops->why)
+                return fal_fail(err, errno, "%s: %s", p->device->options.device,
+                                p->ops->why(p->part));
             else if (n < 0)
                 return fal_fail(err, errno, "%s is gone: %s", p->device->options.device,
                                 strerror(errno));
@@ -625,6 +646,8 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         }
         if (p->over && !told_drained)
             sleep_until(p, now + SOON_NS);
+        else if (p->full && p->idle != FAL_IDLE_SPIN)
+            sleep_until(p, now + ROOM_NS);
         else if (p->idle == FAL_IDLE_SLEEP || p->over || !begun ||
                  (p->idle == FAL_IDLE_ADAPTIVE && now - idle_since > SPIN_NS)) {
             reclaim_all(p);

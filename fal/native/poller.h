@@ -33,6 +33,8 @@ struct fal_poller_options {
     const struct fal_bpf_insn *pass; /* checked: what it matches goes on to the host; NULL: none */
     uint32_t pass_count;
     uint64_t count; /* the source ends after so many packets; 0: never */
+    uint64_t rate;  /* of a file, in packets a second; 0: flat out; UINT64_MAX: as captured */
+    uint64_t loop;  /* read a file so many times; 0: for ever */
     uint64_t hash_seed;
     const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */
     uint32_t pollers;

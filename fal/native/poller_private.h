@@ -79,6 +79,7 @@ struct fal_poller {
     uint32_t queues;
     uint32_t queue_index; /* where the last packet's queue stands in mine->queue */
     bool over;            /* the source has ended */
+    bool full;            /* a lossless source waits for room in some ring */
     bool records_changed; /* in the status: show all of them */
 
     struct socket_ring sockets[FAL_MAX_SOCKETS];

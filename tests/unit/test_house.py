@@ -39,8 +39,8 @@ ROOMS = {
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
 ROOM_OF |= {"device": "poller", "poller_private": "poller"}
-# Atomics of the data path live in ring.h; the rings that af_xdp shares with the kernel are its own.
-ATOMICS = {"ring.h", "backends/af_xdp.c"}
+# Atomics of the data path live in ring.h; rings that are shared with the kernel have its protocol.
+ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c"}
 
 PROGRAM = """
 #include <fal.h>

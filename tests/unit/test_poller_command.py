@@ -89,6 +89,13 @@ def fails(code, *words, message=()):
         (["x", "--count", "0"], "'0'"),
         (["x", "--count", "-5"], "--count"),
         (["x", "--promisc=yes"], "--promisc"),
+        (["x", "--rate", "1000"], "--backend pcap"),
+        (["x", "--backend", "null", "--loop", "2"], "--backend pcap"),
+        (["x", "--backend", "pcap", "--mode", "native"], "af_xdp"),
+        (["x", "--backend", "pcap", "--rate", "fast"], ("'fast'", "max", "capture", str(10**9))),
+        (["x", "--backend", "pcap", "--rate", "0"], "'0'"),
+        (["x", "--backend", "pcap", "--loop", "-1"], "--loop"),
+        (["a b.pcap", "--backend", "pcap"], ("'a b'", "--name")),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )
@@ -127,14 +134,14 @@ def test_help_and_version():
 
 
 def test_examples_of_the_help_are_right():
-    """Each is taken by the parser: all but the null one then fail for want of the device."""
+    """Each is taken by the parser: all but the null one then fail for want of device or file."""
     lines = re.findall(r"^  fal-poller (.*?)(?:   .*)?$", run("fal-poller", "--help").stdout, re.M)
     assert len(lines) >= 4
     for line in lines:
         if "null" not in line:
             words = line.replace("eth0", "nosuchdev0")
             words = words.replace("--cpus 2,3", "--cpus 0").replace("--cpus 2", "--cpus 0")
-            fails(1, *words.split(), message="nosuchdev0")
+            fails(1, *words.split(), message=words.split()[0])
         else:
             process = Poller(*line.split(), env=dict(os.environ)).wait_ready()
             assert process.stop() == 0

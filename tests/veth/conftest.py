@@ -1,4 +1,4 @@
-"""A fal-poller on a veth pair, in every way that AF_XDP has there."""
+"""A fal-poller on a veth pair, in every way that AF_XDP has there, and by packet socket."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from support import Poller, Veth
 
 MODES = ("generic", "native")
 WAYS = [(mode, queues, pollers) for mode in MODES for queues, pollers in ((1, 1), (4, 1), (4, 2))]
+WAYS += [("tpacket", 1, 1), ("tpacket", 2, 2)]  # a queue is a socket
 
 
 @pytest.fixture(params=WAYS, ids=["-".join(map(str, way)) for way in WAYS])
@@ -20,6 +21,8 @@ def served(
     mode, queues, pollers = request.param
     veth = make_veth(queues=queues)
     cpus = ("--cpus", ",".join(map(str, range(pollers))))
-    poller = start_poller(veth.device, "--mode", mode, *cpus, namespace=veth.inside)
-    assert (poller.ready["mode"], poller.ready["queues"]) == (mode, str(queues))
+    words = ("--backend", "tpacket") if mode == "tpacket" else ("--mode", mode)
+    poller = start_poller(veth.device, *words, *cpus, namespace=veth.inside)
+    runs = "copy" if mode == "tpacket" else mode
+    assert (poller.ready["mode"], poller.ready["queues"]) == (runs, str(queues))
     return veth, poller

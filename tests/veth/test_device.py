@@ -52,7 +52,9 @@ def move(veth):
     ip("-n", veth.inside.name, "link", "set", veth.device, "netns", veth.outside.name)
 
 
-@pytest.mark.parametrize("served", [("generic", 4, 1), ("native", 4, 2)], indirect=True)
+@pytest.mark.parametrize(
+    "served", [("generic", 4, 1), ("native", 4, 2), ("tpacket", 2, 2)], indirect=True
+)
 @pytest.mark.parametrize("lose", [remove, remove_peer, move])
 def test_the_device_goes(served, lose):
     """Workers get what lies in their rings, then ENODEV, whether they wait or come later."""

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tpacket.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define TAG       4 /* bytes of a VLAN tag */
+#define ADDRESSES 12
+#define SECOND    1000000000ull
+
+static int set(int fd, int option, uint32_t value) {
+    return setsockopt(fd, SOL_PACKET, option, &value, sizeof value);
+}
+
+/* ---- opening and closing --------------------------------------------------------------------- */
+
+static int no_socket(const char *device, struct fal_error *err) {
+    if (errno == EPERM)
+        return fal_fail(err, EPERM,
+                        "no permission for a packet socket on %s: be root, or have CAP_NET_RAW",
+                        device);
+    return fal_fail(err, errno, "cannot open a packet socket on %s: %s", device, strerror(errno));
+}
+
+static int find_device(struct fal_tpacket *t, struct fal_error *err) {
+    struct ifreq r = {0};
+    if (!*t->device || strlen(t->device) >= IFNAMSIZ)
+        return fal_fail(err, ENODEV, "no device '%.32s' (see: ip link)", t->device);
+    strcpy(r.ifr_name, t->device);
+    if (ioctl(t->fd, SIOCGIFINDEX, &r) < 0)
+        return fal_fail(err, ENODEV, "no device %s (see: ip link)", t->device);
+    t->ifindex = (uint32_t)r.ifr_ifindex;
+    if (ioctl(t->fd, SIOCGIFMTU, &r) < 0)
+        return no_socket(t->device, err);
+    t->max_send = ETH_HLEN + TAG + (uint32_t)r.ifr_mtu;
+    if (ioctl(t->fd, SIOCGIFHWADDR, &r) < 0)
+        return no_socket(t->device, err);
+    t->loopback = r.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK;
+    if (r.ifr_hwaddr.sa_family != ARPHRD_ETHER && !t->loopback)
+        return fal_fail(err, EINVAL, "%s is no Ethernet device (link type %u)", t->device,
+                        r.ifr_hwaddr.sa_family);
+    return 0;
+}
+
+/* PACKET_RESERVE keeps room before each packet, for the tag that is put back. */
+static int make_ring(struct fal_tpacket *t, uint32_t retire_ms, struct fal_error *err) {
+    const struct tpacket_req3 ring = {
+        .tp_block_size = FAL_TPACKET_BLOCK,
+        .tp_block_nr = t->blocks,
+        .tp_frame_size = 2048, /* means nothing in version 3, but is checked */
+        .tp_frame_nr = FAL_TPACKET_BLOCK / 2048 * t->blocks,
+        .tp_retire_blk_tov = retire_ms,
+    };
+    if (set(t->fd, PACKET_VERSION, TPACKET_V3) < 0 || set(t->fd, PACKET_RESERVE, TAG) < 0 ||
+        setsockopt(t->fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring) < 0)
+        return fal_fail(err, errno, "the kernel gives no ring of %u MiB for %s: %s",
+                        (uint32_t)(fal_tpacket_size(t) >> 20), t->device, strerror(errno));
+    void *map = mmap(NULL, fal_tpacket_size(t), PROT_READ | PROT_WRITE, MAP_SHARED, t->fd, 0);
+    if (map == MAP_FAILED)
+        return fal_fail(err, errno, "cannot map the ring of %s: %s", t->device, strerror(errno));
+    t->map = map;
+    return 0;
+}
+
+int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks, uint32_t retire_ms,
+                     bool promisc, struct fal_error *err) {
+    *t = (struct fal_tpacket){.device = device, .blocks = blocks};
+    t->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* 0: it receives nothing */
+    if (t->fd < 0)
+        return no_socket(device, err);
+    if (find_device(t, err) < 0 || make_ring(t, retire_ms, err) < 0) {
+        fal_tpacket_close(t);
+        return -1;
+    }
+    const struct packet_mreq all = {.mr_ifindex = (int)t->ifindex, .mr_type = PACKET_MR_PROMISC};
+    if (promisc && setsockopt(t->fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof all) < 0) {
+        fal_fail(err, errno, "cannot make %s promiscuous: %s", device, strerror(errno));
+        fal_tpacket_close(t);
+        return -1;
+    }
+    return 0;
+}
+
+/* A closed descriptor is not the end of the socket as long as its ring is mapped: it would go on
+ * to take its share of the group. */
+void fal_tpacket_leave(struct fal_tpacket *t) {
+    if (t->map)
+        (void)!mmap(t->map, fal_tpacket_size(t), PROT_READ,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (t->fd >= 0)
+        close(t->fd);
+    t->fd = -1;
+}
+
+void fal_tpacket_close(struct fal_tpacket *t) {
+    if (t->map)
+        munmap(t->map, fal_tpacket_size(t));
+    t->map = NULL;
+    if (t->fd >= 0)
+        close(t->fd);
+    t->fd = -1;
+}
+
+static int bind_to(struct fal_tpacket *t) {
+    const struct sockaddr_ll address = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)t->ifindex};
+    return bind(t->fd, (const struct sockaddr *)&address, sizeof address);
+}
+
+/* A socket must receive before it can join, and then it would get what is another member's: so a
+ * filter lets nothing in until it has joined. */
+static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct fal_error *err) {
+    struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+    const struct sock_fprog reject = {1, &nothing};
+    uint32_t word = fanout->group | (uint32_t)fanout->type << 16;
+    socklen_t size = sizeof word;
+    int zero = 0;
+    if (setsockopt(t->fd, SOL_SOCKET, SO_ATTACH_FILTER, &reject, sizeof reject) < 0 ||
+        bind_to(t) < 0)
+        return no_socket(t->device, err);
+    if (setsockopt(t->fd, SOL_PACKET, PACKET_FANOUT, &word, sizeof word) < 0) {
+        if (errno == EINVAL)
+            return fal_fail(err, EINVAL,
+                            "the kernel's fan-out group %u has another mode, other flags or "
+                            "another device than %s, or %s is down",
+                            fanout->group, t->device, t->device);
+        if (errno == ENOSPC)
+            return fal_fail(err, ENOSPC, "the kernel's fan-out group %u has all its members",
+                            fanout->group);
+        return fal_fail(err, errno, "cannot join the kernel's fan-out group %u: %s", fanout->group,
+                        strerror(errno));
+    }
+    if (getsockopt(t->fd, SOL_PACKET, PACKET_FANOUT, &word, &size) == 0)
+        fanout->group = (uint16_t)word;
+    if (setsockopt(t->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero) < 0)
+        return no_socket(t->device, err);
+    return 0;
+}
+
+int fal_tpacket_start(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
+                      struct fal_error *err) {
+    if (fanout)
+        return join(t, fanout, err);
+    return bind_to(t) < 0 ? no_socket(t->device, err) : 0;
+}
+
+/* ---- receiving ------------------------------------------------------------------------------- */
+
+static struct tpacket_hdr_v1 *block_of(struct fal_tpacket *t) {
+    uint64_t at = (uint64_t)t->block * FAL_TPACKET_BLOCK;
+    return &((struct tpacket_block_desc *)(t->map + at))->hdr.bh1;
+}
+
+/* The block's status is the barrier, as the kernel wants it: load-acquire before its packets are
+ * read, store-release after. */
+bool fal_tpacket_block(struct fal_tpacket *t, uint32_t *packets) {
+    struct tpacket_hdr_v1 *block = block_of(t);
+    if (!(__atomic_load_n(&block->block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER))
+        return false;
+    *packets = block->num_pkts;
+    t->next_at = block->offset_to_first_pkt;
+    return true;
+}
+
+void fal_tpacket_release(struct fal_tpacket *t) {
+    __atomic_store_n(&block_of(t)->block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+    t->block = (t->block + 1) % t->blocks;
+}
+
+static void put_tag_back(struct fal_tpacket_packet *p) {
+    const uint16_t tag[2] = {htons(p->vlan_tpid), htons(p->vlan_tci)};
+    memmove(p->data - TAG, p->data, ADDRESSES);
+    memcpy(p->data - TAG + ADDRESSES, tag, TAG);
+    p->data -= TAG;
+    p->caplen += TAG;
+    p->len += TAG;
+}
+
+void fal_tpacket_next(struct fal_tpacket *t, struct fal_tpacket_packet *p) {
+    uint8_t *at = t->map + (uint64_t)t->block * FAL_TPACKET_BLOCK + t->next_at;
+    const struct tpacket3_hdr *h = (const struct tpacket3_hdr *)at;
+    const struct sockaddr_ll *from =
+        (const struct sockaddr_ll *)(at + TPACKET_ALIGN(sizeof(struct tpacket3_hdr)));
+    t->next_at += h->tp_next_offset;
+    *p = (struct fal_tpacket_packet){
+        .ts_ns = h->tp_sec * SECOND + h->tp_nsec,
+        .data = at + h->tp_mac,
+        .caplen = h->tp_snaplen,
+        .len = h->tp_len,
+        .outgoing = from->sll_pkttype == PACKET_OUTGOING,
+        .csum_part = h->tp_status & TP_STATUS_CSUMNOTREADY,
+    };
+    if (h->tp_status & TP_STATUS_VLAN_VALID && p->caplen >= ADDRESSES) {
+        p->vlan_tci = (uint16_t)h->hv1.tp_vlan_tci;
+        p->vlan_tpid = h->tp_status & TP_STATUS_VLAN_TPID_VALID ? h->hv1.tp_vlan_tpid : ETH_P_8021Q;
+        put_tag_back(p);
+    }
+}
+
+/* ---- the rest -------------------------------------------------------------------------------- */
+
+int fal_tpacket_send(struct fal_tpacket *t, const void *data, uint32_t size) {
+    return (int)send(t->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void fal_tpacket_stats(struct fal_tpacket *t) {
+    struct tpacket_stats_v3 s;
+    socklen_t size = sizeof s;
+    if (getsockopt(t->fd, SOL_PACKET, PACKET_STATISTICS, &s, &size) < 0)
+        return;
+    t->packets += s.tp_packets; /* reading sets them to 0 */
+    t->drops += s.tp_drops;
+}
+
+/* The kernel unbinds a socket whose device is removed; that it went down is a pending error, which
+ * would keep the descriptor readable. */
+int fal_tpacket_news(struct fal_tpacket *t) {
+    struct sockaddr_ll address = {0};
+    int pending;
+    socklen_t size = sizeof pending, address_size = sizeof address;
+    getsockopt(t->fd, SOL_SOCKET, SO_ERROR, &pending, &size);
+    if (getsockname(t->fd, (struct sockaddr *)&address, &address_size) < 0)
+        return 0;
+    return address.sll_ifindex == (int)t->ifindex ? 0 : ENODEV;
+}
