@@ -296,13 +296,15 @@ def test_the_end_comes_after_the_last_that_matches(source):
 
 def test_a_flood_of_others_does_not_hold_a_timeout_up(start_poller):
     poller = start_poller("x", *NULL)
+    slow = [(4, 0, 0, 1)] * 4000 + [(6, 0, 0, 0)]  # so that the ring is never found empty
     with fal.open(poller.device, filter="arp") as s:
+        s._set(lib.fal_setfilter, slow)
         for timeout in (0, 0.2, 0.7):
             start = time.monotonic()
             assert len(s.recv_batch(timeout=timeout)) == 0
             assert timeout <= time.monotonic() - start < timeout + 3
         assert s.stats().filtered > 10000
-        assert poller.look()["sockets"][0]["consumed"] > 10000
+        assert s.stats().drop
 
 
 def test_filters_of_group_and_socket(source):

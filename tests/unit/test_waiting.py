@@ -153,6 +153,20 @@ def test_no_wake_up_is_lost_behind_a_filter(make_veth, start_poller, way):
         assert s.stats().filtered
 
 
+def test_packets_of_others_do_not_send_to_sleep(make_veth, start_poller):
+    """By the C functions, which wait in one go: what came while it armed was for another."""
+    veth = make_veth()
+    poller = start_poller(veth.device, "--idle", "sleep", namespace=veth.inside)
+    batch = ffi.new("struct fal_batch *")
+    with fal.open(poller.device, filter="udp[4:2] = 16") as s, Traffic(veth, 5000):
+        for _ in range(3000):
+            veth.send(FRAME)
+            start = time.monotonic()
+            assert lib.fal_wait(s._handle, 10000, ffi.NULL) == 1
+            assert time.monotonic() - start < LOST
+            assert lib.fal_receive(s._handle, 8, batch) == 1
+
+
 def test_asyncio(make_veth, start_poller):
     veth = make_veth()
     poller = start_poller(veth.device, namespace=veth.inside)
