@@ -34,6 +34,9 @@ ONLY_FOR = {
     "queues": ("af_xdp",),
     "wait": ("null", "pcap"),
     "count": ("null", "pcap"),
+    "flows": ("null",),
+    "sizes": ("null",),
+    "seed": ("null",),
     "rate": ("pcap",),
     "loop": ("pcap",),
 }
@@ -127,6 +130,20 @@ def packet_rate(text: str) -> int:
             f"'{text}' is neither 'max', 'capture' nor a number from 1 to {10**9}"
         )
     return int(text)
+
+
+def sizes(text: str) -> tuple[int, int]:
+    """Parse "imix" into (0, 0), "64" into (64, 64), "64-1514" into (64, 1514)."""
+    if text == "imix":
+        return 0, 0
+    first, dash, last = text.partition("-")
+    if first.isdecimal() and (last.isdecimal() or not dash):
+        smallest, largest = int(first), int(last or first)
+        if 60 <= smallest <= largest <= 4096:
+            return smallest, largest
+    raise argparse.ArgumentTypeError(
+        f"'{text}' is neither 'imix' nor sizes from 60 to 4096 (write 64 or 64-1514)"
+    )
 
 
 def backend_for(device: str) -> str:
@@ -248,6 +265,26 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="pcap: read the file N times; 0: for ever (1)",
     )
+    add(
+        "--flows",
+        type=at_least(1, 1_000_000),
+        metavar="N",
+        help="null: draw N flows of IPv4 and IPv6, TCP and UDP, some tagged (with --sizes or"
+        " --seed: 64; without all three: 64 of UDP over IPv4)",
+    )
+    add(
+        "--sizes",
+        type=sizes,
+        metavar="N|N-M|imix",
+        help="null: bytes of a packet, without the checksum of Ethernet (60); imix: 60, 590 and"
+        " 1514, 7 to 4 to 1",
+    )
+    add(
+        "--seed",
+        type=at_least(0, (1 << 64) - 1),
+        metavar="N",
+        help="null: the same packets for the same seed (0)",
+    )
     options = parser.parse_args(argv)
     if options.backend is None:
         options.backend = backend_for(options.device)
@@ -297,6 +334,19 @@ def free_cpu(others: Sequence[tuple[str, Any]]) -> int:
     return max(ours - taken or ours)
 
 
+def drawn(options: argparse.Namespace) -> dict[str, int]:
+    """Return what the null backend is to draw: nothing, where nothing of it is asked for."""
+    if options.flows is options.sizes is options.seed is None:
+        return {}
+    smallest, largest = options.sizes or (60, 60)
+    return {
+        "flows": options.flows or 64,
+        "size_min": smallest,
+        "size_max": largest,
+        "seed": options.seed or 0,
+    }
+
+
 def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
     """Return a `struct fal_poller_options`, and what must live as long."""
     queues = ffi.new("uint32_t[]", options.queues) if options.queues else ffi.NULL
@@ -321,6 +371,7 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
             "count": options.count,
             "rate": options.rate,
             "loop": options.loop,
+            **drawn(options),
             "hash_seed": options.hash_seed,
             "cpus": cpus,
             "pollers": len(options.cpus),

@@ -34,6 +34,10 @@ struct fal_backend_options {
     uint64_t count;      /* end after so many packets; 0: never */
     uint64_t rate;       /* of a file: FAL_RATE_…, or packets a second */
     uint64_t loop;       /* read a file so many times; 0: for ever */
+    uint32_t flows;      /* draw so many made-up flows; 0: the plain ones */
+    uint32_t size_min;   /* bytes of their packets, from here … */
+    uint32_t size_max;   /* … to here; both 0: IMIX */
+    uint64_t seed;       /* of what is drawn */
 };
 
 /* Where frames lie: the backend receives into frames + offset. */

@@ -293,7 +293,11 @@ static struct fal_backend_options backend_options(const struct fal_poller_option
                                         .pollers = o->pollers,
                                         .count = o->count,
                                         .rate = o->rate,
-                                        .loop = o->loop};
+                                        .loop = o->loop,
+                                        .flows = o->flows,
+                                        .size_min = o->size_min,
+                                        .size_max = o->size_max,
+                                        .seed = o->seed};
 }
 
 int fal_device_queues(const struct fal_poller_options *options, struct fal_error *err) {

@@ -35,6 +35,10 @@ struct fal_poller_options {
     uint64_t count; /* the source ends after so many packets; 0: never */
     uint64_t rate;  /* of a file, in packets a second; 0: flat out; UINT64_MAX: as captured */
     uint64_t loop;  /* read a file so many times; 0: for ever */
+    uint32_t flows; /* made-up ones to be drawn; 0: the plain ones */
+    uint32_t size_min;
+    uint32_t size_max; /* bytes of their packets; both 0: IMIX */
+    uint64_t seed;
     uint64_t hash_seed;
     const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */
     uint32_t pollers;

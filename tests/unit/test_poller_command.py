@@ -90,6 +90,13 @@ def fails(code, *words, message=()):
         (["x", "--count", "-5"], "--count"),
         (["x", "--promisc=yes"], "--promisc"),
         (["x", "--rate", "1000"], "--backend pcap"),
+        (["x", "--flows", "9"], "--backend null"),
+        (["x", "--backend", "null", "--flows", "0"], "'0'"),
+        *[
+            (["x", "--sizes", bad], (f"'{bad}'", "imix"))
+            for bad in ("59", "9-", "99-98", "64-5000")
+        ],
+        (["x", "--backend", "null", "--seed", str(1 << 64)], "--seed"),
         (["x", "--backend", "null", "--loop", "2"], "--backend pcap"),
         (["x", "--backend", "pcap", "--mode", "native"], "af_xdp"),
         (["x", "--backend", "pcap", "--rate", "fast"], ("'fast'", "max", "capture", str(10**9))),
