@@ -43,6 +43,7 @@ class Hostile:
         self.control.settimeout(10)
         self.control.connect(f"{poller.env['FAL_RUNTIME_DIR']}/{poller.name}.sock")
         self.fds: list[int] = []
+        self.memory: list[memoryview | mmap.mmap] = []
 
     def send(self, data: bytes) -> None:
         self.control.send(data)
@@ -82,6 +83,7 @@ class Hostile:
         # Indices as whole words: struct packs byte by byte, and half an index is impossible.
         self.words = memoryview(self.cursors).cast("I")
         self.arena_words = memoryview(self.arena).cast("I")
+        self.memory = [self.words, self.arena_words, self.cursors, self.arena]
         self.ring_offset, self.ring, self.number = reply.ring_offset[0], reply.ring, reply.socket
         if start:
             assert self.ask(lib.FAL_START).code == 0
@@ -96,9 +98,11 @@ class Hostile:
 
     def close(self) -> None:
         self.control.close()
+        for memory in self.memory:  # views first: a map in use cannot be closed
+            memory.__exit__(None, None, None)
         for fd in self.fds:
             os.close(fd)
-        self.fds = []
+        self.fds, self.memory = [], []
 
     def __enter__(self) -> Hostile:
         return self

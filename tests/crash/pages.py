@@ -9,18 +9,20 @@ from pathlib import Path
 from support import eventually, huge_pages_kept
 
 HUGE_PAGES = 12  # enough for a pool of 8192 frames
-FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
 def free_huge_pages() -> int:
-    return int(FREE.read_text())
+    return int((POOL / "free_hugepages").read_text())
 
 
 @contextmanager
 def reserved() -> Iterator[None]:
     """Have HUGE_PAGES free; in the end they are free again, and as many are reserved as before."""
     with huge_pages_kept() as number:
-        number.write_text(str(int(number.read_text()) - free_huge_pages() + HUGE_PAGES))
+        # What is in use, surplus pages too (of whom the number was lowered under), and ours.
+        in_use = int((POOL / "nr_hugepages").read_text()) - free_huge_pages()
+        number.write_text(str(in_use + HUGE_PAGES))
         assert free_huge_pages() >= HUGE_PAGES, "too little memory in pieces of 2 MiB"
         yield
         eventually(lambda: free_huge_pages() >= HUGE_PAGES)
