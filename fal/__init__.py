@@ -38,7 +38,7 @@ def open(
     filter: str | None = None,
     program: Program | None = None,
 ) -> Socket:
-    """Open a socket on "fal:NAME" and take traffic from now on.
+    """Open a socket on "fal:NAME", or on several "fal:A^B", and take traffic from now on.
 
     group: 0..65535, shared with the other workers of the group; None: everything.
     fanout: "hash" (a flow's packets meet one worker), "lb" (in turn), or any other that `fal modes`

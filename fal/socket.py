@@ -52,10 +52,13 @@ class Batch:
     len(batch) packets; batch[i] is a read-only memoryview of packet i; iterating gives them all.
     """
 
-    __slots__ = ("_count", "_meta", "_offsets", "_snaplen", "_socket", "_view")
+    __slots__ = ("_count", "_device", "_meta", "_offsets", "_snaplen", "_socket", "_view")
 
-    def __init__(self, socket: Socket, view: _View | None, meta: npt.NDArray[np.void]) -> None:
+    def __init__(
+        self, socket: Socket, view: _View | None, meta: npt.NDArray[np.void], device: int
+    ) -> None:
         self._socket: Socket | None = socket
+        self._device = device
         self._view = view
         self._count = len(meta)
         self._snaplen = socket.snaplen
@@ -70,6 +73,13 @@ class Batch:
     def __len__(self) -> int:
         self._alive()
         return self._count
+
+    @property
+    def device(self) -> str:
+        """The device that the packets came in on, of several "fal:A^B" (of none, the first)."""
+        self._alive()
+        assert self._socket
+        return self._socket.device.partition(":")[2].split("^")[self._device]
 
     @property
     def meta(self) -> npt.NDArray[np.void]:
@@ -299,8 +309,8 @@ class Socket:
             lib.fal_view(self._handle, ring, view)
             # Whatever is sliced from these buffers keeps the mapping alive.
             slots_size = view.capacity * DESCRIPTOR.itemsize
-            frames = _pinned(self._handle, view.frames, view.frames_size)
-            slots = np.frombuffer(_pinned(self._handle, view.slots, slots_size), DESCRIPTOR)
+            frames = _pinned(self._handle, ring, view.frames, view.frames_size)
+            slots = np.frombuffer(_pinned(self._handle, ring, view.slots, slots_size), DESCRIPTOR)
             self._views[ring] = _View(slots, frames, np.frombuffer(frames, np.uint8))
         return self._views[ring]
 
@@ -314,7 +324,7 @@ class Socket:
         else:  # of the socket's own memory, which lasts no longer than the socket
             copy = bytes(ffi.buffer(found.packets, count * DESCRIPTOR.itemsize))
             meta = np.frombuffer(copy, DESCRIPTOR)
-        self._batch = Batch(self, view, meta)
+        self._batch = Batch(self, view, meta, self._next.device if count else 0)
         return self._batch
 
     def _released(self, batch: Batch, first: int) -> None:
@@ -404,9 +414,9 @@ class Socket:
         return {"ring_full": self.stats().drop}
 
 
-def _pinned(handle: Any, address: Any, size: int) -> memoryview:
+def _pinned(handle: Any, ring: int, address: Any, size: int) -> memoryview:
     """Return a read-only memoryview of mapped memory; it stays mapped while a slice of it lives."""
-    owner = ffi.gc(lib.fal_pin(handle), lib.fal_unpin)
+    owner = ffi.gc(lib.fal_pin(handle, ring), lib.fal_unpin)
     memory = ffi.gc(ffi.cast("char *", address), _Keep(owner))
     return memoryview(ffi.buffer(memory, size)).toreadonly()
 

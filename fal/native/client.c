@@ -51,10 +51,21 @@ struct program {
     uint32_t count;
 };
 
-struct fal_socket {
-    struct fal_mapping *mapping; /* NULL: not attached */
+/* A device that the socket is attached to. */
+struct attachment {
+    struct fal_mapping *mapping;
     struct fal_cursor_page *cursors;
-    struct fal_consumer ring[FAL_MAX_POLLERS];
+    uint32_t number, member; /* the socket's there, and its record in the status */
+    uint32_t first;          /* of its rings in the socket's */
+    int control, wake;       /* -1: none */
+    struct fal_error ended;  /* code 0: not */
+};
+
+struct fal_socket {
+    struct attachment device[FAL_MAX_DEVICES];
+    uint32_t devices; /* 0: not attached */
+    struct fal_consumer ring[FAL_MAX_RINGS];
+    uint32_t device_of[FAL_MAX_RINGS];
     uint32_t rings;
     uint32_t next_ring;       /* served in turn */
     uint32_t held, held_ring; /* the batch that is out */
@@ -67,10 +78,9 @@ struct fal_socket {
     struct fal_sender sender; /* area NULL: it has not sent yet */
     struct fal_bell poller;   /* of the one that sends */
     int wake_poller;          /* -1: it has not sent yet */
-    int control, wake;        /* -1: not attached; so, too: */
     int epoll, again;         /* the descriptor given out; eventfd that makes it readable */
     bool watched;             /* it has been given out */
-    struct fal_error ended;   /* code 0: not */
+    struct fal_error ended;   /* of one device by a fault, or of all; code 0: not */
 
     /* what was asked for */
     uint64_t id;
@@ -78,7 +88,6 @@ struct fal_socket {
     int32_t group;
     char mode[FAL_NAME_SIZE];
     struct program group_filter, group_program;
-    uint32_t number, member; /* the socket's, and its record in the status */
 };
 
 static uint64_t now_ns(void) {
@@ -103,13 +112,16 @@ static bool all_empty(struct fal_socket *s) {
 static bool arm(struct fal_socket *s) {
     uint64_t word;
     char bytes[64];
-    while (recv(s->wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
-        ;
+    for (uint32_t i = 0; i < s->devices; i++)
+        while (recv(s->device[i].wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+            ;
     (void)!read(s->again, &word, sizeof word);
-    fal_bell_arm(&s->cursors->seq);
+    for (uint32_t i = 0; i < s->devices; i++)
+        fal_bell_arm(&s->device[i].cursors->seq);
     if (all_empty(s) && !s->ended.code)
         return true;
-    fal_bell_disarm(&s->cursors->seq);
+    for (uint32_t i = 0; i < s->devices; i++)
+        fal_bell_disarm(&s->device[i].cursors->seq);
     word = 1;
     (void)!write(s->again, &word, sizeof word);
     return false;
@@ -142,7 +154,7 @@ struct fal_socket *fal_open(uint32_t ring, struct fal_error *err) {
         fal_fail(err, ENOMEM, "no memory for a socket");
         return NULL;
     }
-    s->control = s->wake = s->epoll = s->again = s->wake_poller = -1;
+    s->epoll = s->again = s->wake_poller = -1;
     s->group = -1;
     s->capacity = ring;
     s->is_reader = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -167,20 +179,34 @@ static struct fal_request request_of(const struct fal_socket *s, uint32_t type) 
     return request;
 }
 
-static int ask_for(struct fal_socket *s, uint32_t type, struct fal_reply *reply, int *fds,
-                   uint32_t *fd_count, struct fal_error *err) {
+/* A device has ended, with a last word or without.  By a fault the socket has ended, too; otherwise
+ * it goes on until all its devices have. */
+static void note_end(struct fal_socket *s, struct attachment *a, const struct fal_error *why) {
+    bool all = true;
+    a->ended = *why;
+    for (uint32_t i = 0; i < s->devices; i++)
+        all &= s->device[i].ended.code != 0;
+    if (!s->ended.code && (all || why->code != ENODATA))
+        s->ended = *why;
+    if (s->ended.code)
+        return;
+    const int over[] = {a->control, a->wake}; /* readable for ever, and nothing to wait for */
+    for (unsigned i = 0; i < sizeof over / sizeof *over; i++)
+        epoll_ctl(s->epoll, EPOLL_CTL_DEL, over[i], NULL);
+}
+
+static int ask_for(struct fal_socket *s, struct attachment *a, uint32_t type,
+                   struct fal_reply *reply, int *fds, uint32_t *fd_count, struct fal_error *err) {
     struct fal_request request = request_of(s, type);
     if (type != FAL_JOIN)
         request.filter = request.program = 0;
-    if (s->control < 0)
-        return fal_fail(err, ENOTCONN, "the socket is attached to no device");
-    if (s->ended.code)
-        return fal_fail(err, s->ended.code, "%s", s->ended.text);
+    if (a->ended.code)
+        return fal_fail(err, a->ended.code, "%s", a->ended.text);
     struct fal_error local;
-    if (fal_control_ask(s->control, &request, s->group_filter.instructions,
+    if (fal_control_ask(a->control, &request, s->group_filter.instructions,
                         s->group_program.instructions, reply, fds, fd_count, &local) < 0) {
         if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
-            s->ended = local;
+            note_end(s, a, &local);
         if (err)
             *err = local;
         return -1;
@@ -188,9 +214,19 @@ static int ask_for(struct fal_socket *s, uint32_t type, struct fal_reply *reply,
     return 0;
 }
 
-static int ask(struct fal_socket *s, uint32_t type, struct fal_reply *reply,
-               struct fal_error *err) {
-    return ask_for(s, type, reply, NULL, NULL, err);
+/* The same of all devices; returns how many did it, where one does not *err is filled in. */
+static uint32_t ask_all(struct fal_socket *s, uint32_t type, struct fal_error *err) {
+    uint32_t i;
+    for (i = 0; i < s->devices; i++) {
+        struct fal_reply reply = {0};
+        if (ask_for(s, &s->device[i], type, &reply, NULL, NULL, err) < 0)
+            break;
+        if (type != FAL_START)
+            s->device[i].member = reply.member;
+    }
+    if (s->devices == 0)
+        fal_fail(err, ENOTCONN, "the socket is attached to no device");
+    return i;
 }
 
 /* The mapping is enough: the descriptor is closed by the caller. */
@@ -202,20 +238,25 @@ static int map(int fd, uint64_t size, uint32_t writable, struct fal_segment *seg
 }
 
 /* Maps what came with the reply to FAL_OPEN.  Descriptors that are kept become -1 in fds. */
-static int take_over(struct fal_socket *s, const struct fal_reply *reply, int *fds, uint32_t n,
-                     struct fal_error *err) {
-    struct fal_mapping *m = s->mapping = calloc(1, sizeof *m);
+static int take_over(struct fal_socket *s, struct attachment *a, const struct fal_reply *reply,
+                     int *fds, uint32_t n, struct fal_error *err) {
+    struct fal_mapping *m = a->mapping = calloc(1, sizeof *m);
     if (!m)
         return fal_fail(err, ENOMEM, "no memory for a socket");
     m->references = 1;
     if (reply->pollers < 1 || reply->pollers > FAL_MAX_POLLERS || n != 3 + reply->pollers)
         return fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
+    if (s->rings + reply->pollers > FAL_MAX_RINGS)
+        return fal_fail(err, ENOSPC, "these devices have more than %d pollers", FAL_MAX_RINGS);
     if (map(fds[0], sizeof(struct fal_status), 0, &m->status, err) < 0 ||
         map(fds[1], FAL_CURSOR_PAGE, 1, &m->cursors, err) < 0)
         return -1;
-    s->wake = fds[2];
+    a->wake = fds[2];
     fds[2] = -1;
-    s->cursors = (struct fal_cursor_page *)m->cursors.address;
+    a->cursors = (struct fal_cursor_page *)m->cursors.address;
+    a->number = reply->socket;
+    a->member = reply->member;
+    a->first = s->rings;
     for (; m->arenas < reply->pollers; m->arenas++) {
         struct fal_segment *segment = &m->arena[m->arenas];
         int fd = fds[3 + m->arenas];
@@ -229,14 +270,14 @@ static int take_over(struct fal_socket *s, const struct fal_reply *reply, int *f
             return fal_fail(err, EPROTO, "fal-poller is of another version (restart it)");
         struct fal_ring *ring =
             (struct fal_ring *)(segment->address + reply->ring_offset[m->arenas]);
-        s->ring[m->arenas] = (struct fal_consumer){
+        s->device_of[s->rings] = (uint32_t)(a - s->device);
+        s->ring[s->rings++] = (struct fal_consumer){
             .slots = (struct fal_desc *)(ring + 1),
             .producer = &ring->producer,
-            .consumer = &s->cursors->cursor[m->arenas].consumer,
+            .consumer = &a->cursors->cursor[m->arenas].consumer,
             .mask = reply->ring - 1,
         };
     }
-    s->rings = m->arenas;
     return 0;
 }
 
@@ -247,67 +288,88 @@ static int make_descriptor(struct fal_socket *s) {
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (s->again < 0 || s->epoll < 0)
         return -1;
-    const int inner[] = {s->control, s->wake, s->again};
-    for (unsigned i = 0; i < sizeof inner / sizeof *inner; i++)
-        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, inner[i], &(struct epoll_event){.events = EPOLLIN}) <
-            0)
-            return -1;
-    return 0;
+    struct epoll_event in = {.events = EPOLLIN};
+    int failed = epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->again, &in);
+    for (uint32_t i = 0; i < s->devices; i++)
+        failed |= epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->device[i].control, &in) |
+                  epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->device[i].wake, &in);
+    return failed;
 }
 
-int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) {
+static int attach_one(struct fal_socket *s, const char *name, struct fal_error *err) {
     int fds[FAL_CONTROL_FDS];
     uint32_t n = FAL_CONTROL_FDS;
     struct fal_reply reply = {0};
     struct fal_request request = request_of(s, FAL_OPEN);
-    if (s->mapping)
+    if (s->devices == FAL_MAX_DEVICES)
+        return fal_fail(err, EINVAL, "a socket has at most %d devices", FAL_MAX_DEVICES);
+    struct attachment *a = &s->device[s->devices++];
+    *a = (struct attachment){.control = -1, .wake = -1};
+    if ((a->control = fal_control_connect(name, err)) < 0)
+        return -1;
+    int result = fal_control_ask(a->control, &request, s->group_filter.instructions,
+                                 s->group_program.instructions, &reply, fds, &n, err);
+    if (result == 0)
+        result = take_over(s, a, &reply, fds, n, err);
+    for (uint32_t i = 0; i < n; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    return result;
+}
+
+int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) {
+    if (s->devices)
         return fal_fail(err, EISCONN, "the socket is attached to a device already");
     if (strncmp(device, "fal:", 4))
         return fal_fail(err, EINVAL, "device '%s': write fal:NAME", device);
     s->ended = (struct fal_error){0};
-    if ((s->control = fal_control_connect(device + 4, err)) < 0)
-        return -1;
-    int result = fal_control_ask(s->control, &request, s->group_filter.instructions,
-                                 s->group_program.instructions, &reply, fds, &n, err);
-    if (result == 0)
-        result = take_over(s, &reply, fds, n, err);
-    for (uint32_t i = 0; i < n; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    if (result == 0) {
-        s->number = reply.socket;
-        s->member = reply.member;
-        if (make_descriptor(s) == 0) {
-            arm(s);
-            return 0;
+    int result = 0;
+    for (const char *name = device + 4, *end; result == 0 && name; name = end ? end + 1 : NULL) {
+        char one[512];
+        end = strchr(name, '^');
+        size_t n = end ? (size_t)(end - name) : strlen(name);
+        if (n < sizeof one) {
+            memcpy(one, name, n);
+            one[n] = 0;
+            result = attach_one(s, one, err);
+        } else {
+            result = fal_fail(err, ENAMETOOLONG, "device '%.40s…': the name is too long", name);
         }
-        fal_fail(err, errno, "cannot watch fal-poller: %s", strerror(errno));
     }
-    struct fal_error kept = err ? *err : (struct fal_error){0};
+    if (result == 0 && make_descriptor(s) < 0)
+        result = fal_fail(err, errno, "cannot watch fal-poller: %s", strerror(errno));
+    if (result == 0) {
+        arm(s);
+        return 0;
+    }
     fal_detach(s, NULL);
-    if (err)
-        *err = kept;
     return -1;
 }
 
 int fal_detach(struct fal_socket *s, struct fal_error *err) {
-    bool was = s->control >= 0;
-    int *fds[] = {&s->control, &s->wake, &s->epoll, &s->again, &s->wake_poller};
+    uint32_t were = s->devices;
+    int *fds[] = {&s->epoll, &s->again, &s->wake_poller};
+    if (were && *s->is_reader) /* after a fork the other may read now */
+        fal_store_release(&s->device[0].cursors->reader, 0);
     for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++) {
         if (*fds[i] >= 0)
             close(*fds[i]);
         *fds[i] = -1;
     }
-    if (s->mapping && *s->is_reader) /* after a fork the other may read now */
-        fal_store_release(&s->cursors->reader, 0);
+    for (uint32_t i = 0; i < were; i++) {
+        struct attachment *a = &s->device[i];
+        if (a->control >= 0)
+            close(a->control);
+        if (a->wake >= 0)
+            close(a->wake);
+        fal_unpin(a->mapping);
+    }
     s->watched = false;
-    s->held = s->matched = s->rings = 0;
+    s->held = s->matched = s->rings = s->devices = 0;
     s->filtered = 0;
     s->sender.area = NULL;
     *s->is_reader = 0;
-    fal_unpin(s->mapping);
-    s->mapping = NULL;
-    return was ? 0 : fal_fail(err, ENOTCONN, "the socket is attached to no device");
+    return were ? 0 : fal_fail(err, ENOTCONN, "the socket is attached to no device");
 }
 
 void fal_close(struct fal_socket *s) {
@@ -325,8 +387,8 @@ void fal_close(struct fal_socket *s) {
 }
 
 int fal_start(struct fal_socket *s, struct fal_error *err) {
-    struct fal_reply reply = {0};
-    return ask(s, FAL_START, &reply, err);
+    uint32_t done = ask_all(s, FAL_START, err);
+    return done && done == s->devices ? 0 : -1;
 }
 
 /* ---- groups ---------------------------------------------------------------------------------- */
@@ -342,7 +404,6 @@ int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *progr
 }
 
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err) {
-    struct fal_reply reply = {0};
     if (group < 0 || group > FAL_MAX_GROUP_ID)
         return fal_fail(err, EINVAL, "group %d: ids are 0 to %d", group, FAL_MAX_GROUP_ID);
     if (s->group >= 0)
@@ -351,28 +412,29 @@ int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal
         return fal_fail(err, EINVAL, "unknown fan-out mode '%.40s…'", fanout);
     snprintf(s->mode, sizeof s->mode, "%s", fanout ? fanout : "");
     s->group = group;
-    if (!s->mapping)
+    if (!s->devices)
         return 0; /* kept until fal_attach */
-    if (ask(s, FAL_JOIN, &reply, err) < 0) {
-        s->group = -1;
-        return -1;
+    uint32_t done = ask_all(s, FAL_JOIN, err);
+    if (done == s->devices)
+        return 0;
+    for (uint32_t i = 0; i < done; i++) { /* everywhere or nowhere */
+        struct fal_reply reply = {0};
+        if (ask_for(s, &s->device[i], FAL_LEAVE, &reply, NULL, NULL, NULL) == 0)
+            s->device[i].member = reply.member;
     }
-    s->member = reply.member;
-    return 0;
+    s->group = -1;
+    return -1;
 }
 
 int fal_leave(struct fal_socket *s, struct fal_error *err) {
-    struct fal_reply reply = {0};
     if (s->group < 0)
         return fal_fail(err, EINVAL, "the socket is in no group");
-    if (s->mapping && ask(s, FAL_LEAVE, &reply, err) < 0)
+    if (s->devices && ask_all(s, FAL_LEAVE, err) < s->devices)
         return -1;
     s->group = -1;
     s->mode[0] = 0;
     set_program(&s->group_filter, NULL, 0, NULL);
     set_program(&s->group_program, NULL, 0, NULL);
-    if (s->mapping)
-        s->member = reply.member;
     return 0;
 }
 
@@ -388,15 +450,17 @@ static bool lives(pid_t pid) {
     return alive;
 }
 
-/* Whether this process may read: the first that tries is the one, until it is dead. */
+/* Whether this process may read: the first that tries is the one, until it is dead.  The page of
+ * the first device says it for all. */
 static bool may_read(struct fal_socket *s) {
     if (*s->is_reader)
         return true;
-    uint32_t me = (uint32_t)getpid(), reader = fal_load_relaxed(&s->cursors->reader);
+    uint32_t *word = &s->device[0].cursors->reader;
+    uint32_t me = (uint32_t)getpid(), reader = fal_load_relaxed(word);
     while (reader != me) {
         if (reader && lives((pid_t)reader))
             return false;
-        if (fal_claim(&s->cursors->reader, &reader, me))
+        if (fal_claim(word, &reader, me))
             break;
     }
     for (uint32_t i = 0; i < s->rings; i++) /* another process may have read before */
@@ -436,8 +500,13 @@ void fal_release_first(struct fal_socket *s, uint32_t n) {
         arm(s);
 }
 
+static const struct fal_segment *arena_of(const struct fal_socket *s, uint32_t ring) {
+    const struct attachment *a = &s->device[s->device_of[ring]];
+    return &a->mapping->arena[ring - a->first];
+}
+
 static const uint8_t *frames_of(const struct fal_socket *s, uint32_t ring) {
-    const uint8_t *arena = s->mapping->arena[ring].address;
+    const uint8_t *arena = arena_of(s, ring)->address;
     return arena + ((const struct fal_arena *)arena)->frames_offset;
 }
 
@@ -501,8 +570,8 @@ int fal_setfilter(struct fal_socket *s, const struct fal_bpf_insn *program, uint
 
 int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
     *batch = (struct fal_batch){0};
-    if (!s->mapping || !may_read(s)) {
-        errno = s->mapping ? EBUSY : ENOTCONN;
+    if (!s->devices || !may_read(s)) {
+        errno = s->devices ? EBUSY : ENOTCONN;
         return -1;
     }
     give_back(s, UINT32_MAX);
@@ -519,6 +588,7 @@ int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
         batch->count = n;
         batch->slot = r->next & r->mask;
         batch->ring = i;
+        batch->device = s->device_of[i];
         if (s->filter.count) {
             n = filter(s, batch->frames, batch->packets, n, max < MATCHES ? max : MATCHES);
             batch->packets = s->matches->packet;
@@ -535,29 +605,29 @@ int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
 }
 
 /* Takes note of a last word, or of a death without one. */
-static void listen_for_end(struct fal_socket *s) {
+static void listen_for_end(struct fal_socket *s, struct attachment *a) {
     struct fal_reply reply;
-    if (s->ended.code)
-        return;
-    ssize_t n = recv(s->control, &reply, sizeof reply, MSG_DONTWAIT);
+    struct fal_error why;
+    ssize_t n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT);
     if (n < 0 && errno == ECONNRESET) /* our last request was not read; a last word may follow */
-        n = recv(s->control, &reply, sizeof reply, MSG_DONTWAIT);
+        n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n == sizeof reply && reply.type == FAL_BYE) {
         reply.text[sizeof reply.text - 1] = 0;
-        fal_fail(&s->ended, reply.code, "%s", reply.text);
+        fal_fail(&why, reply.code, "%s", reply.text);
     } else {
-        fal_fail(&s->ended, ECONNRESET, "fal-poller died");
+        fal_fail(&why, ECONNRESET, "fal-poller died");
     }
+    note_end(s, a, &why);
     arm(s); /* the descriptor tells of the end from now on, even if the last word has been read */
 }
 
 int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
-    if (!s->mapping)
+    if (!s->devices)
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (!may_read(s))
-        return fal_fail(err, EBUSY, "process %u reads this socket", s->cursors->reader);
+        return fal_fail(err, EBUSY, "process %u reads this socket", s->device[0].cursors->reader);
     give_back(s, UINT32_MAX);
     uint64_t start = now_ns(), now = start;
     uint64_t end = timeout < 0 ? UINT64_MAX : start + (uint64_t)timeout * 1000000u;
@@ -577,33 +647,40 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
             if (now >= end)
                 return something(s);
         } else {
-            struct pollfd fds[2] = {{.fd = s->wake, .events = POLLIN},
-                                    {.fd = s->control, .events = POLLIN}};
+            struct pollfd fds[2 * FAL_MAX_DEVICES];
+            for (uint32_t i = 0; i < s->devices; i++) { /* poll() passes over a negative one */
+                const struct attachment *a = &s->device[i];
+                fds[2 * i] = (struct pollfd){a->ended.code ? -1 : a->wake, POLLIN, 0};
+                fds[2 * i + 1] = (struct pollfd){a->ended.code ? -1 : a->control, POLLIN, 0};
+            }
             uint64_t left = end > now ? end - now : 0;
             struct timespec until = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
-            int n = ppoll(fds, 2, timeout < 0 ? NULL : &until, NULL);
+            int n = ppoll(fds, 2 * s->devices, timeout < 0 ? NULL : &until, NULL);
             if (n < 0 && errno == EINTR)
                 return fal_fail(err, EINTR, "interrupted by a signal");
             if (n == 0)
-                return something(s); /* time is up */
-            if (n > 0 && (fds[1].revents || fds[0].revents & (POLLHUP | POLLERR))) {
-                listen_for_end(s);
-                continue; /* what lies in the ring comes first */
-            }
+                return something(s);                  /* time is up */
+            for (uint32_t i = 0; i < s->devices; i++) /* what lies in the rings comes first */
+                if (fds[2 * i + 1].revents || fds[2 * i].revents & (POLLHUP | POLLERR))
+                    listen_for_end(s, &s->device[i]);
         }
         now = now_ns();
     }
 }
 
+static const struct fal_status *status_of(const struct attachment *a) {
+    return (const struct fal_status *)a->mapping->status.address;
+}
+
 /* ---- sending --------------------------------------------------------------------------------- */
 
-/* The first time: asks for a transmit area. */
+/* The first time: asks for a transmit area, of the first device. */
 static int get_area(struct fal_socket *s, struct fal_error *err) {
     struct fal_reply reply = {0};
     int fds[FAL_CONTROL_FDS];
     uint32_t n = FAL_CONTROL_FDS;
-    int result = ask_for(s, FAL_TRANSMIT, &reply, fds, &n, err);
-    struct fal_mapping *m = s->mapping;
+    int result = ask_for(s, &s->device[0], FAL_TRANSMIT, &reply, fds, &n, err);
+    struct fal_mapping *m = s->device[0].mapping;
     if (result == 0 && (n != 2 || reply.poller >= m->arenas))
         result = fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
     if (result == 0 && (result = map(fds[0], FAL_TX_AREA, 1, &m->transmit, err)) == 0) {
@@ -623,13 +700,13 @@ static int get_area(struct fal_socket *s, struct fal_error *err) {
 }
 
 int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct fal_error *err) {
-    if (!s->mapping)
+    if (!s->devices)
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (!may_read(s))
-        return fal_fail(err, EBUSY, "process %u uses this socket", s->cursors->reader);
+        return fal_fail(err, EBUSY, "process %u uses this socket", s->device[0].cursors->reader);
     if (!s->sender.area && get_area(s, err) < 0)
         return -1;
-    const struct fal_status *status = (const struct fal_status *)s->mapping->status.address;
+    const struct fal_status *status = status_of(&s->device[0]);
     if (length < FAL_MIN_SEND || length > status->max_send)
         return fal_fail(err, EMSGSIZE, "a frame of %u bytes: this device sends %d to %u", length,
                         FAL_MIN_SEND, status->max_send);
@@ -645,7 +722,7 @@ int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct 
 }
 
 int fal_fileno(struct fal_socket *s) {
-    if (s->mapping && !s->watched) {
+    if (s->devices && !s->watched) {
         s->watched = true;
         if (*s->is_reader && s->held == 0) /* else another process may have it armed, and sleep */
             arm(s);
@@ -656,26 +733,26 @@ int fal_fileno(struct fal_socket *s) {
 /* ---- looking --------------------------------------------------------------------------------- */
 
 int32_t fal_member(struct fal_socket *s) {
-    if (!s->mapping || s->group < 0)
+    if (!s->devices || s->group < 0)
         return -1;
-    const struct fal_status *status = (const struct fal_status *)s->mapping->status.address;
-    return fal_load_relaxed(&status->poller[0].member[s->member].number);
+    return fal_load_relaxed(
+        &status_of(&s->device[0])->poller[0].member[s->device[0].member].number);
 }
 
 int fal_stats(struct fal_socket *s, struct fal_stats *stats) {
     *stats = (struct fal_stats){0};
-    if (!s->mapping)
+    if (!s->devices)
         return -1;
-    const struct fal_status *status = (const struct fal_status *)s->mapping->status.address;
     for (uint32_t i = 0; i < s->rings; i++) {
-        const struct fal_poller_status *from = &status->poller[i];
+        const struct attachment *a = &s->device[s->device_of[i]];
+        const struct fal_poller_status *from = &status_of(a)->poller[i - a->first];
         struct fal_socket_status mine;
         uint64_t entered, ifdrop;
         int tries = 0;
         do { /* one moment; of a poller that died while writing, the last there is */
             entered = fal_sequence_enter(&from->sequence);
-            mine.delivered = fal_load_relaxed(&from->socket[s->number - 1].delivered);
-            mine.dropped = fal_load_relaxed(&from->socket[s->number - 1].dropped);
+            mine.delivered = fal_load_relaxed(&from->socket[a->number - 1].delivered);
+            mine.dropped = fal_load_relaxed(&from->socket[a->number - 1].dropped);
             ifdrop = fal_load_relaxed(&from->if_dropped);
         } while (!fal_sequence_unchanged(&from->sequence, entered) && ++tries < 1000000);
         stats->recv += mine.delivered;
@@ -693,18 +770,20 @@ uint32_t fal_rings(struct fal_socket *s) {
 int fal_view(struct fal_socket *s, uint32_t ring, struct fal_view *view) {
     if (ring >= s->rings)
         return -1;
-    const struct fal_arena *arena = (const struct fal_arena *)s->mapping->arena[ring].address;
+    const struct fal_arena *arena = (const struct fal_arena *)arena_of(s, ring)->address;
     view->slots = s->ring[ring].slots;
     view->capacity = s->ring[ring].mask + 1;
-    view->frames = s->mapping->arena[ring].address + arena->frames_offset;
+    view->frames = frames_of(s, ring);
     view->frames_size = arena->frames * arena->frame_size;
     return 0;
 }
 
-struct fal_mapping *fal_pin(struct fal_socket *s) {
-    if (s->mapping)
-        fal_count_in(&s->mapping->references);
-    return s->mapping;
+struct fal_mapping *fal_pin(struct fal_socket *s, uint32_t ring) {
+    if (ring >= s->rings)
+        return NULL;
+    struct fal_mapping *m = s->device[s->device_of[ring]].mapping;
+    fal_count_in(&m->references);
+    return m;
 }
 
 void fal_unpin(struct fal_mapping *m) {

@@ -41,8 +41,9 @@ struct fal_batch {
     const struct fal_desc *packets;
     const uint8_t *frames; /* packet i begins at frames + packets[i].offset */
     uint32_t count;
-    uint32_t slot; /* of packets[0] in its ring; FAL_NO_SLOT: they are copies */
-    uint32_t ring; /* whose ring: 0 .. fal_rings() - 1 */
+    uint32_t slot;   /* of packets[0] in its ring; FAL_NO_SLOT: they are copies */
+    uint32_t ring;   /* whose ring: 0 .. fal_rings() - 1 */
+    uint32_t device; /* which of those that were named in fal_attach, from 0 */
 };
 
 /* One ring and the frames that its packets lie in, as mapped (read-only) into this process. */
@@ -65,7 +66,8 @@ struct fal_socket *fal_open(uint32_t ring, struct fal_error *err);
 /* Leaves everything and frees it all; NULL is let pass.  Sends no message. */
 void fal_close(struct fal_socket *s);
 
-/* "fal:NAME": NAME is the device, or what fal-poller --name says.  The socket is then admitted: it
+/* "fal:NAME", or "fal:NAME^NAME…" for several devices, at most FAL_MAX_DEVICES, each with rings and
+ * groups of its own: NAME is the device, or what fal-poller --name says.  The socket is then admitted: it
  * has its ring, and gets packets from fal_start on.  ENOENT, ECONNREFUSED: no such fal-poller runs;
  * ENOSPC: its frames, sockets or groups are all taken; EINVAL: the group has another mode; EISCONN:
  * attached already. */
@@ -126,11 +128,11 @@ int fal_fileno(struct fal_socket *s);
 int32_t fal_member(struct fal_socket *s);
 int fal_stats(struct fal_socket *s, struct fal_stats *stats);
 
-/* What is mapped; it stays so until fal_close or fal_detach and one fal_unpin for each fal_pin. */
+/* What is mapped of a ring; it stays so until fal_close or fal_detach and one fal_unpin for each fal_pin. */
 struct fal_mapping;
 uint32_t fal_rings(struct fal_socket *s);
 int fal_view(struct fal_socket *s, uint32_t ring, struct fal_view *view);
-struct fal_mapping *fal_pin(struct fal_socket *s);
+struct fal_mapping *fal_pin(struct fal_socket *s, uint32_t ring);
 void fal_unpin(struct fal_mapping *mapping);
 
 #ifdef __cplusplus

@@ -20,6 +20,8 @@
 #define FAL_MAX_SOCKETS  256 /* of one fal-poller */
 #define FAL_MAX_GROUPS   64  /* numbered groups that live at one time */
 #define FAL_MAX_GROUP_ID 65535
+#define FAL_MAX_DEVICES  8  /* of one socket */
+#define FAL_MAX_RINGS    64 /* of one socket: of all its devices' pollers */
 #define FAL_MAX_QUEUES   64 /* receive queues of one device */
 #define FAL_MAX_MEMBERS                                                                            \
     512 /* membership records: of sockets, and of memberships left but unread                      \

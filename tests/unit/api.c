@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
     REFUSED(fal_attach(s, "fal:nobody", &error), ENOENT);
     CHECK(fal_attach(s, "fal:nobody", NULL) == -1);
     CHECK(fal_stats(s, &stats) == -1 && fal_member(s) == -1 && fal_rings(s) == 0);
-    CHECK(!fal_pin(s));
+    CHECK(!fal_pin(s, 0));
     fal_unpin(NULL);
     CHECK(fal_fileno(s) == -1);
 
@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     CHECK(fal_member(s) == -1 && fal_start(s, &error) == 0 && fal_member(s) == 0);
     CHECK(fal_rings(s) == 1 && fal_view(s, 0, &view) == 0 && fal_view(s, 1, &view) == -1);
     CHECK(view.capacity == FAL_DEFAULT_RING && view.frames_size > 0);
-    struct fal_mapping *pinned = fal_pin(s);
+    struct fal_mapping *pinned = fal_pin(s, 0);
     CHECK(fal_detach(s, &error) == 0);
     CHECK(fal_receive(s, 1, &batch) == -1 && errno == ENOTCONN && fal_rings(s) == 0);
     CHECK(view.slots[0].len == 0); /* is there as long as it is pinned */
