@@ -80,7 +80,7 @@ def count(row: Any, s: fal.Socket, words: Words) -> None:
 
     def note(batch: fal.Batch) -> fal.Stats:
         row["packets"] += len(batch)
-        row["bytes"] += int(batch.meta["len"].sum())
+        row["bytes"] += int(batch.heads["len"].sum())
         stats = s.stats()
         row["ring_dropped"], row["if_dropped"] = stats.drop, stats.ifdrop - begin.ifdrop
         return stats

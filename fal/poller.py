@@ -428,7 +428,7 @@ def describe(view: Any, options: argparse.Namespace, facts: Any, layouts: list[A
     view.magic = lib.FAL_STATUS_MAGIC
     view.pollers = len(layouts)
     view.queues, view.zero_copy = facts.queue_count, facts.zero_copy
-    view.max_send = facts.max_send
+    view.max_send, view.chains = facts.max_send, facts.chains
     view.hash_seed = options.hash_seed
     view.page_size = min(layout.page_size for layout in layouts)
     view.frames = sum(layout.frames for layout in layouts)

@@ -52,7 +52,7 @@ class Batch:
     len(batch) packets; batch[i] is a read-only memoryview of packet i; iterating gives them all.
     """
 
-    __slots__ = ("_count", "_device", "_meta", "_offsets", "_snaplen", "_socket", "_view")
+    __slots__ = ("_device", "_meta", "_offsets", "_snaplen", "_socket", "_view")
 
     def __init__(
         self, socket: Socket, view: _View | None, meta: npt.NDArray[np.void], device: int
@@ -60,7 +60,6 @@ class Batch:
         self._socket: Socket | None = socket
         self._device = device
         self._view = view
-        self._count = len(meta)
         self._snaplen = socket.snaplen
         self._meta = meta
         self._offsets: list[tuple[int, int]] | None = None
@@ -72,7 +71,7 @@ class Batch:
 
     def __len__(self) -> int:
         self._alive()
-        return self._count
+        return len(self._meta)
 
     @property
     def device(self) -> str:
@@ -87,9 +86,15 @@ class Batch:
 
         Fields: ts_ns (ns since 1970 UTC), offset (of the packet in `data`), len (on the wire),
         hash, caplen (bytes in `data`), flags, vlan_tci (valid if flags has it), queue.
+        A packet in pieces has one for each of them.
         """
         self._alive()
         return self._meta
+
+    @property
+    def heads(self) -> npt.NDArray[np.void]:
+        """One descriptor a packet, its first piece's: `meta` itself if none has several."""
+        return self.meta
 
     @property
     def data(self) -> npt.NDArray[np.uint8]:
@@ -122,7 +127,7 @@ class Batch:
         """Give the packets back; their frames may be overwritten from now on."""
         if self._socket is not None:
             socket, self._socket = self._socket, None
-            socket._released(self, self._count)
+            socket._released(self, len(self._meta))
 
     def __enter__(self) -> Self:
         self._alive()
@@ -130,6 +135,48 @@ class Batch:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def _pieces(self, packets: int) -> int:
+        """How many descriptors the first packets have."""
+        return packets
+
+
+class _Chained(Batch):
+    """A batch in which some packets have several pieces: these are joined, by a copy."""
+
+    __slots__ = ("_begins",)
+
+    def __init__(
+        self, socket: Socket, view: _View | None, meta: npt.NDArray[np.void], device: int
+    ) -> None:
+        super().__init__(socket, view, meta, device)
+        first = meta["flags"] & lib.FAL_DESC_FIRST
+        self._begins = [*np.flatnonzero(first).tolist(), len(meta)]
+
+    def __len__(self) -> int:
+        self._alive()
+        return len(self._begins) - 1
+
+    @property
+    def heads(self) -> npt.NDArray[np.void]:
+        return self.meta[self._begins[:-1]]
+
+    def __getitem__(self, i: int) -> memoryview:
+        self._alive()
+        i = range(len(self))[index(i)]
+        begin, end = self._begins[i : i + 2]
+        if end - begin == 1:
+            return super().__getitem__(begin)
+        view = self._view
+        assert view
+        pieces = [view.frames[a:b] for a, b in self._ranges()[begin:end]]
+        return memoryview(b"".join(pieces))[: self._snaplen]
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return (self[i] for i in range(len(self)))
+
+    def _pieces(self, packets: int) -> int:
+        return self._begins[packets]
 
 
 class Socket:
@@ -324,7 +371,8 @@ class Socket:
         else:  # of the socket's own memory, which lasts no longer than the socket
             copy = bytes(ffi.buffer(found.packets, count * DESCRIPTOR.itemsize))
             meta = np.frombuffer(copy, DESCRIPTOR)
-        self._batch = Batch(self, view, meta, self._next.device if count else 0)
+        kind = Batch if not count or found.whole == count else _Chained
+        self._batch = kind(self, view, meta, found.device if count else 0)
         return self._batch
 
     def _released(self, batch: Batch, first: int) -> None:
@@ -339,6 +387,8 @@ class Socket:
 
     def recv_batch(self, max: int = 1024, timeout: float | None = None) -> Batch:
         """Wait for packets and return up to `max`; an empty batch when `timeout` seconds are up.
+
+        Pieces count towards `max`; a packet that has more of them comes alone.
 
         timeout None: as long as the socket's own `timeout` says.  It releases the batch before.
         EOFError at the end of a finite source or a clean shutdown, PollerGone after a crash; in
@@ -363,13 +413,14 @@ class Socket:
         while (count := self._receive(_ITERATED, self.timeout)) >= 0:
             if count:
                 batch = self._take(count)
-                times = (batch.meta["ts_ns"] * 1e-9).tolist()
+                times = (batch.heads["ts_ns"] * 1e-9).tolist()
                 packets = iter(list(map(bytes, batch)))
                 try:
                     yield from zip(times, packets, strict=False)
                 finally:
                     if batch is self._batch:  # else the loop's body has received more
-                        self._released(batch, count - length_hint(packets))
+                        taken = len(times) - length_hint(packets)
+                        self._released(batch, batch._pieces(taken))
 
     # ---- sending ---------------------------------------------------------------------------------
 

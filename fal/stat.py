@@ -92,6 +92,7 @@ def report(segment: status.Status) -> dict[str, Any]:
         "backend": text(view.backend),
         "mode": text(view.mode),
         "zero_copy": bool(view.zero_copy),
+        "chains": bool(view.chains),
         "hash_seed": view.hash_seed,
         "page_size": view.page_size,
         "frames": view.frames,

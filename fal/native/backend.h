@@ -57,6 +57,7 @@ struct fal_backend_facts {
     uint32_t ifindex;               /* of the network device; 0: none */
     uint32_t max_send;              /* bytes of a frame that can be sent; 0: none can be */
     uint32_t lossless; /* 1: the poller asks for no more than every ring has room for */
+    uint32_t chains;   /* 1: rx_burst may give packets in pieces */
 };
 
 struct fal_backend_stats {
@@ -81,6 +82,9 @@ struct fal_backend_ops {
     /* At most `max` (<= FAL_BURST) packets.  Fills in ts_ns, offset, len, caplen, flags and queue
      * of packets[i] (the poller does hash and vlan_tci), the number of its frame in frame[i], and the CPU
      * that received it in cpu[i] (0 where that is not known).
+     * A packet in pieces is one entry each, at most FAL_MAX_PIECES and never a part of them: the
+     * first as above, with the whole packet's len; the others with offset, caplen and frame[i]; all
+     * but the last with FAL_DESC_MORE.
      * -1 and errno where the source is over: ENODATA its end, else an error (ENETDOWN is none). */
     int (*rx_burst)(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
                     uint32_t max);

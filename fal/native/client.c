@@ -67,13 +67,15 @@ struct fal_socket {
     struct fal_consumer ring[FAL_MAX_RINGS];
     uint32_t device_of[FAL_MAX_RINGS];
     uint32_t rings;
-    uint32_t next_ring;       /* served in turn */
-    uint32_t held, held_ring; /* the batch that is out */
-    struct program filter;    /* run on what is received */
-    struct matches *matches;  /* NULL: there never was a filter */
-    uint32_t matched;         /* packets of the batch that is out, if it was filtered; else 0 */
-    uint64_t filtered;        /* packets that it did not let through */
-    uint32_t *is_reader;      /* a page that a fork wipes: 1 in the process that reads */
+    uint32_t next_ring; /* served in turn */
+    uint32_t held,
+        held_ring;           /* slots of the batch that is out, and between and after its packets */
+    bool chains;             /* packets may come in pieces */
+    struct program filter;   /* run on what is received */
+    struct matches *matches; /* NULL: there never was a filter */
+    uint32_t matched;        /* descriptors of the batch that is out, if it was filtered; else 0 */
+    uint64_t filtered;       /* packets that it did not let through */
+    uint32_t *is_reader;     /* a page that a fork wipes: 1 in the process that reads */
 
     struct fal_sender sender; /* area NULL: it has not sent yet */
     struct fal_bell poller;   /* of the one that sends */
@@ -89,6 +91,10 @@ struct fal_socket {
     char mode[FAL_NAME_SIZE];
     struct program group_filter, group_program;
 };
+
+static const struct fal_status *status_of(const struct attachment *a) {
+    return (const struct fal_status *)a->mapping->status.address;
+}
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -257,6 +263,7 @@ static int take_over(struct fal_socket *s, struct attachment *a, const struct fa
     a->number = reply->socket;
     a->member = reply->member;
     a->first = s->rings;
+    s->chains |= status_of(a)->chains != 0;
     for (; m->arenas < reply->pollers; m->arenas++) {
         struct fal_segment *segment = &m->arena[m->arenas];
         int fd = fds[3 + m->arenas];
@@ -366,6 +373,7 @@ int fal_detach(struct fal_socket *s, struct fal_error *err) {
     }
     s->watched = false;
     s->held = s->matched = s->rings = s->devices = 0;
+    s->chains = false;
     s->filtered = 0;
     s->sender.area = NULL;
     *s->is_reader = 0;
@@ -470,21 +478,32 @@ static bool may_read(struct fal_socket *s) {
     return true;
 }
 
-/* Gives the first n packets of the batch back; of one that was filtered, also what lies before the
- * n-th: all that is held if there is no such. */
+static uint32_t packets_in(const struct fal_desc *d, uint32_t n) {
+    uint32_t packets = 0;
+    for (uint32_t i = 0; i < n; i++)
+        packets += (d[i].flags & FAL_DESC_FIRST) != 0;
+    return packets;
+}
+
+/* Gives the first n of the batch back, and the rest of their last packet; of one that was filtered,
+ * also what lies before the next: all that is held if there is no such. */
 static void give_back(struct fal_socket *s, uint32_t n) {
-    uint32_t held = s->held;
-    if (s->matched) {
-        if (n < s->matched)
-            held = s->matches->place[n];
-        else
-            n = s->matched;
-        s->filtered += held - n;
-    } else if (n < held) {
+    struct fal_consumer *r = &s->ring[s->held_ring];
+    const struct fal_desc *slots = &r->slots[r->next & r->mask];
+    const struct fal_desc *batch = s->matched ? s->matches->packet : slots;
+    uint32_t held = s->held, count = s->matched ? s->matched : held;
+    while (s->chains && n < count && !(batch[n].flags & FAL_DESC_FIRST))
+        n++;
+    n = n < count ? n : count;
+    if (!s->matched) {
         held = n;
+    } else {
+        if (n < count)
+            held = s->matches->place[n];
+        s->filtered += s->chains ? packets_in(slots, held) - packets_in(batch, n) : held - n;
     }
     if (held)
-        fal_consumer_release(&s->ring[s->held_ring], held);
+        fal_consumer_release(r, held);
     s->held = s->matched = 0;
 }
 
@@ -520,17 +539,22 @@ static bool skip(struct fal_socket *s, uint32_t ring) {
     struct fal_consumer *r = &s->ring[ring];
     const uint8_t *frames = frames_of(s, ring);
     const struct fal_desc *d;
-    for (uint32_t n, i, left = r->mask + 1; left > 0; left -= n) {
-        n = fal_consumer_peek(r, left < SKIP ? left : SKIP, &d);
-        for (i = 0; i < n && !(d[i].flags & FAL_DESC_FIRST && match(s, frames, &d[i])); i++)
-            ;
+    bool found = false;
+    for (uint32_t n, i, done = 0; done <= r->mask && !found; done += i) {
+        n = fal_consumer_peek(r, UINT32_MAX, &d);
+        for (i = 0; i < n; i++) {
+            if (!(d[i].flags & FAL_DESC_FIRST))
+                continue;
+            if (i >= SKIP || (found = match(s, frames, &d[i])))
+                break;
+            s->filtered++;
+        }
         if (i)
             fal_consumer_release(r, i);
-        s->filtered += i;
-        if (i < n || n == 0)
-            return n != 0;
+        if (n == 0)
+            break;
     }
-    return false;
+    return found;
 }
 
 /* Whether a packet is there that may be received; no batch is out. */
@@ -543,22 +567,71 @@ static bool something(struct fal_socket *s) {
     return false;
 }
 
-/* Of n packets, those that match, at most `max`; returns how many were looked at.  Of a packet in
- * pieces the filter sees the first, and the others go with it. */
-static uint32_t filter(struct fal_socket *s, const uint8_t *frames, const struct fal_desc *d,
-                       uint32_t n, uint32_t max) {
-    struct matches *to = s->matches;
-    bool matches = false;
-    uint32_t i;
-    for (i = 0; i < n && s->matched < max; i++) {
-        if (d[i].flags & FAL_DESC_FIRST)
-            matches = match(s, frames, &d[i]);
-        if (!matches)
-            continue;
-        to->packet[s->matched] = d[i];
-        to->place[s->matched++] = i;
+static uint32_t pieces_of(const struct fal_desc *first) {
+    uint32_t n = 1;
+    for (; first->flags & FAL_DESC_MORE; first++)
+        n++;
+    return n;
+}
+
+/* Whether n pieces more are too many for a batch; one packet may have as many as it likes. */
+static bool too_many(uint32_t count, uint32_t n, uint32_t max) {
+    return count ? count + n > max : max == 0;
+}
+
+/* As fal_consumer_peek, but whole packets.  What is to be skipped fills the ring up to its end, and
+ * a packet comes behind it; after the batch it is held, too.  Returns how many slots are. */
+static uint32_t peek_chains(struct fal_consumer *r, uint32_t max, struct fal_batch *batch) {
+    const struct fal_desc *d;
+    uint32_t there = fal_consumer_peek(r, UINT32_MAX, &d), count = 0;
+    if (there && d->flags & FAL_DESC_SKIP) {
+        fal_consumer_release(r, there);
+        there = fal_consumer_peek(r, UINT32_MAX, &d);
     }
-    return i;
+    while (count < there && !(d[count].flags & FAL_DESC_SKIP)) {
+        uint32_t n = pieces_of(&d[count]);
+        if (too_many(count, n, max))
+            break;
+        count += n;
+        batch->whole++;
+    }
+    batch->packets = d;
+    batch->count = count;
+    return count && count < there && d[count].flags & FAL_DESC_SKIP ? there : count;
+}
+
+static uint32_t peek(const struct fal_socket *s, struct fal_consumer *r, uint32_t max,
+                     struct fal_batch *batch) {
+    if (s->chains)
+        return peek_chains(r, max, batch);
+    return batch->count = batch->whole = fal_consumer_peek(r, max, &batch->packets);
+}
+
+/* Leaves of the batch what matches, at most `max` pieces; returns how many of the slots are held.
+ * Of a packet in pieces the filter sees the first, and the others go with it. */
+static uint32_t filter(struct fal_socket *s, struct fal_batch *batch, uint32_t slots,
+                       uint32_t max) {
+    struct matches *to = s->matches;
+    const struct fal_desc *d = batch->packets;
+    uint32_t i, n;
+    batch->whole = 0;
+    for (i = 0; i < batch->count; i += n) {
+        n = pieces_of(&d[i]);
+        if (too_many(s->matched, n, max))
+            break;
+        if (!match(s, batch->frames, &d[i]))
+            continue;
+        batch->whole++;
+        for (uint32_t k = i; k < i + n; k++) {
+            to->packet[s->matched] = d[k];
+            to->place[s->matched++] = k;
+        }
+    }
+    slots = i < batch->count ? i : slots;
+    batch->packets = to->packet;
+    batch->count = s->matched;
+    batch->slot = FAL_NO_SLOT;
+    return slots;
 }
 
 int fal_setfilter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
@@ -575,33 +648,37 @@ int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
         return -1;
     }
     give_back(s, UINT32_MAX);
-    uint32_t window = s->filter.count ? MATCHES : max;
     for (uint32_t k = 0; k < s->rings; k++) {
         uint32_t i = s->next_ring++ % s->rings;
         struct fal_consumer *r = &s->ring[i];
         if (s->filter.count && !skip(s, i))
             continue;
-        uint32_t n = fal_consumer_peek(r, window, &batch->packets);
+        uint32_t n = peek(s, r, s->filter.count ? MATCHES : max, batch);
         if (!n)
             continue;
         batch->frames = frames_of(s, i);
-        batch->count = n;
         batch->slot = r->next & r->mask;
         batch->ring = i;
         batch->device = s->device_of[i];
-        if (s->filter.count) {
-            n = filter(s, batch->frames, batch->packets, n, max < MATCHES ? max : MATCHES);
-            batch->packets = s->matches->packet;
-            batch->count = s->matched;
-            batch->slot = FAL_NO_SLOT;
-        }
-        s->held = n;
+        s->held = s->filter.count ? filter(s, batch, n, max < MATCHES ? max : MATCHES) : n;
         s->held_ring = i;
         return (int)batch->count;
     }
     if (s->watched)
         arm(s); /* found empty: the next packet must be a new edge */
     return 0;
+}
+
+uint32_t fal_copy(const struct fal_batch *batch, uint32_t i, void *to, uint32_t size) {
+    uint32_t copied = 0;
+    for (bool more = true; more && i < batch->count; i++) {
+        const struct fal_desc *d = &batch->packets[i];
+        uint32_t n = d->caplen < size - copied ? d->caplen : size - copied;
+        memcpy((uint8_t *)to + copied, batch->frames + d->offset, n);
+        copied += n;
+        more = d->flags & FAL_DESC_MORE;
+    }
+    return copied;
 }
 
 /* Takes note of a last word, or of a death without one. */
@@ -666,10 +743,6 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
         }
         now = now_ns();
     }
-}
-
-static const struct fal_status *status_of(const struct attachment *a) {
-    return (const struct fal_status *)a->mapping->status.address;
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */

@@ -320,6 +320,7 @@ static void close_poller(struct fal_poller *p) {
     free_plan(p->plan);
     free(p->free_frames);
     free(p->references);
+    free(p->rest);
     free(p->mine);
     close(p->kick);
     close(p->taken);
@@ -362,6 +363,7 @@ static int prepare_poller(struct fal_device *d, uint32_t index, const struct fal
     p->mine = calloc(1, sizeof *p->mine);
     p->references = calloc(layout->frames, sizeof *p->references);
     p->free_frames = calloc(layout->frames, sizeof *p->free_frames);
+    p->rest = calloc(layout->frames, sizeof *p->rest);
     p->plan = calloc(1, sizeof *p->plan);
     while (p->free_frames && p->free_count < p->pool.frame_count) { /* frame 0 goes out first */
         p->free_frames[p->free_count] = p->pool.frame_count - 1 - p->free_count;
@@ -369,13 +371,14 @@ static int prepare_poller(struct fal_device *d, uint32_t index, const struct fal
     }
     d->pollers++;
     return p->kick < 0 || p->taken < 0 || p->senders < 0 || !p->mine || !p->references ||
-           !p->free_frames || !p->plan;
+           !p->free_frames || !p->rest || !p->plan;
 }
 
 /* Its queues, and the frames for them: before the first packet can come. */
 static void begin_poller(struct fal_poller *p, const struct fal_backend_facts *facts, void *part) {
     p->part = part;
     p->max_send = facts->max_send;
+    p->chains = facts->chains;
     for (uint32_t i = p->index; i < facts->queue_count; i += p->device->pollers, p->queues++)
         p->status->queue[p->queues].id = p->mine->queue[p->queues].id = facts->queue[i];
     p->status->queues = p->queues;
@@ -421,6 +424,7 @@ struct fal_device *fal_device_open(const struct fal_poller_options *options,
     facts->queue_count = d->facts.queue_count;
     facts->ifindex = d->facts.ifindex;
     facts->max_send = d->facts.max_send;
+    facts->chains = d->facts.chains;
     for (uint32_t i = 0; i < d->pollers; i++)
         begin_poller(&d->poller[i], &d->facts, parts[i]);
     return d;

@@ -36,14 +36,20 @@ struct fal_socket;
 
 /* Packets of one ring, oldest first.  They may be read until they are released.  Without a filter
  * they are consecutive and lie in the ring itself; with one, `packets` are copies of those that
- * match, and as long as the batch is out those between them are held, too. */
+ * match, and as long as the batch is out those between them are held, too.
+ *
+ * Where a packet may be longer than a frame (AF_XDP with a large MTU), it can come in pieces, each
+ * with a descriptor of its own: FAL_DESC_FIRST is set in the first, FAL_DESC_MORE in all but the
+ * last; `len` is the whole packet's in each, caplen the piece's.  A batch has whole packets only,
+ * and filters see their first pieces. */
 struct fal_batch {
     const struct fal_desc *packets;
     const uint8_t *frames; /* packet i begins at frames + packets[i].offset */
-    uint32_t count;
-    uint32_t slot;   /* of packets[0] in its ring; FAL_NO_SLOT: they are copies */
-    uint32_t ring;   /* whose ring: 0 .. fal_rings() - 1 */
-    uint32_t device; /* which of those that were named in fal_attach, from 0 */
+    uint32_t count;        /* descriptors */
+    uint32_t whole;        /* packets: as many, unless some have several pieces */
+    uint32_t slot;         /* of packets[0] in its ring; FAL_NO_SLOT: they are copies */
+    uint32_t ring;         /* whose ring: 0 .. fal_rings() - 1 */
+    uint32_t device;       /* which of those that were named in fal_attach, from 0 */
 };
 
 /* One ring and the frames that its packets lie in, as mapped (read-only) into this process. */
@@ -98,13 +104,17 @@ int fal_leave(struct fal_socket *s, struct fal_error *err);
 int fal_setfilter(struct fal_socket *s, const struct fal_bpf_insn *program, uint32_t n,
                   struct fal_error *err);
 
-/* Up to `max` packets without waiting; releases the batch before.  Returns batch->count; 0: nothing
- * there; -1 and errno EBUSY: another process reads this socket, ENOTCONN: not attached. */
+/* Up to `max` packets without waiting (their pieces count; one that has more of them comes alone);
+ * releases the batch before.  Returns batch->count; 0: nothing there; -1 and errno EBUSY: another
+ * process reads this socket, ENOTCONN: not attached. */
 int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch);
 /* Gives the batch back: its packets may be overwritten from now on. */
 void fal_release(struct fal_socket *s);
-/* Gives back the first n of the batch; the others are received again. */
+/* Gives back the first n of the batch (the last of them whole); the others are received again. */
 void fal_release_first(struct fal_socket *s, uint32_t n);
+/* Copies the packet whose first piece is packets[i], in one piece and at most `size` bytes of it.
+ * Returns how many were copied. */
+uint32_t fal_copy(const struct fal_batch *batch, uint32_t i, void *to, uint32_t size);
 
 /* Waits until there is something to receive.  timeout in milliseconds, -1: for ever.  1: there is;
  * 0: time is up; -1 and *err: ENODATA the source is over or fal-poller ended, ECONNRESET it died,

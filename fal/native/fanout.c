@@ -182,34 +182,33 @@ void fal_steer(struct fal_steering *s, const struct fal_burst *b, uint8_t *membe
  * As in the kernel: a member's packets go on to where they went last, for as long as there is more
  * than a quarter of that ring free.  The last quarter is for its owner's own packets. */
 
-/* The first member from `from` on, round the group, with more than that share of its ring free;
- * members: there is none. */
+/* The first member from `from` on, round the group, with more than that share of its ring free, and
+ * so many slots; members: there is none. */
 static uint32_t with_room(uint32_t members, const uint32_t *capacity, const uint32_t *room,
-                          uint32_t from, uint32_t quarters) {
+                          uint32_t from, uint32_t quarters, uint32_t slots) {
     uint32_t i = from < members ? from : members - 1; /* there were more of them */
     for (uint32_t seen = 0; seen < members; seen++) {
-        if ((uint64_t)room[i] * 4 > (uint64_t)capacity[i] * quarters)
+        if (room[i] >= slots && (uint64_t)room[i] * 4 > (uint64_t)capacity[i] * quarters)
             return i;
         i = i + 1 == members ? 0 : i + 1;
     }
     return members;
 }
 
-void fal_rollover(struct fal_steering *s, const uint32_t *capacity, uint32_t *room, uint32_t n,
-                  uint8_t *member) {
+void fal_rollover(struct fal_steering *s, const uint32_t *capacity, uint32_t *room,
+                  const uint8_t *slots, uint32_t n, uint8_t *member) {
     bool fill = s->mode == FAL_MODE_ROLLOVER;
     for (uint32_t i = 0; i < n; i++) {
         uint8_t *at = &s->elsewhere[fill ? 0 : member[i]];
-        if (fill || !room[member[i]]) {
-            uint32_t to = with_room(s->members, capacity, room, *at, 1);
+        if (fill || room[member[i]] < slots[i]) {
+            uint32_t to = with_room(s->members, capacity, room, *at, 1, slots[i]);
             if (to < s->members)
                 *at = (uint8_t)to;
             else if (fill) /* all are backlogged: whoever can take it at all */
-                to = with_room(s->members, capacity, room, *at, 0);
+                to = with_room(s->members, capacity, room, *at, 0, slots[i]);
             if (to < s->members)
                 member[i] = (uint8_t)to;
         }
-        if (room[member[i]])
-            room[member[i]]--;
+        room[member[i]] -= room[member[i]] < slots[i] ? room[member[i]] : slots[i];
     }
 }

@@ -49,9 +49,9 @@ void fal_steer(struct fal_steering *s, const struct fal_burst *burst, uint8_t *m
 
 /* After fal_steer where rollover is the mode or a flag: moves packets away from members whose ring
  * has no room (as a mode: is backlogged) to others that have.  room[i] is the room in member i's
- * ring of capacity[i], in packets, and is counted down.  A packet for which there is no room keeps
- * its member, to be dropped there. */
-void fal_rollover(struct fal_steering *s, const uint32_t *capacity, uint32_t *room, uint32_t n,
-                  uint8_t *member);
+ * ring of capacity[i], and is counted down by slots[k], what packet k takes of it at most.  A packet
+ * for which there is no room keeps its member, to be dropped there. */
+void fal_rollover(struct fal_steering *s, const uint32_t *capacity, uint32_t *room,
+                  const uint8_t *slots, uint32_t n, uint8_t *member);
 
 #endif

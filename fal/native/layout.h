@@ -42,6 +42,7 @@
 #define FAL_DEFAULT_RING       4096    /* C: a socket's ring */
 #define FAL_DEFAULT_RINGS      12      /* the default pool holds so many default rings */
 #define FAL_MIN_RING           64
+#define FAL_MAX_PIECES         32 /* of a packet: an empty ring has room for them, wherever it begins */
 #define FAL_MAX_RING           1048576
 #define FAL_DEFAULT_FRAME_SIZE 2048 /* bytes */
 
@@ -96,7 +97,11 @@ struct fal_bpf_insn {
     uint32_t k;
 };
 
-/* ---- a descriptor: one packet, or one piece of it ----------------------------------------- */
+/* ---- a descriptor: one packet, or one piece of it -----------------------------------------
+ *
+ * A packet that is longer than a frame is a chain: its pieces in order, one behind the other, all
+ * alike but for offset, caplen, FIRST and MORE.  It never crosses the ring's end: where it would,
+ * SKIP entries fill the ring up, and it begins anew in slot 0. */
 
 #define FAL_DESC_MORE      1 /* another piece of this packet follows */
 #define FAL_DESC_FIRST     2 /* the packet's first piece */
@@ -266,7 +271,7 @@ struct fal_status {
     uint32_t queues;
     uint32_t zero_copy; /* 1: the NIC itself writes into the pool */
     uint32_t max_send;  /* bytes of a frame that can be sent; 0: none can be */
-    uint32_t pad;
+    uint32_t chains;    /* 1: a packet may be longer than a frame, and come in pieces */
     uint64_t hash_seed;
     uint64_t page_size;
     uint64_t frames;

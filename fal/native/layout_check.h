@@ -17,6 +17,8 @@ _Static_assert(FAL_TX_AREA == (FAL_TX_SLOTS + 1) * FAL_TX_SLOT_SIZE, "one page, 
 _Static_assert(sizeof(struct fal_cursor) == 64, "a consumer index alone on its line");
 _Static_assert(offsetof(struct fal_cursor_page, cursor) == 64, "the wake word alone on its line");
 _Static_assert(sizeof(struct fal_cursor_page) == FAL_CURSOR_PAGE, "one page");
+_Static_assert(2 * FAL_MAX_PIECES - 1 <= FAL_MIN_RING,
+               "an empty ring takes a chain: skipped slots, too");
 _Static_assert((FAL_RX_RING & (FAL_RX_RING - 1)) == 0, "ring sizes are powers of two");
 _Static_assert(FAL_BURST <= FAL_MIN_RING * 2, "a burst may not dwarf the smallest ring");
 _Static_assert(sizeof(struct fal_poller_status) % 8 == 0, "no padding between pollers");

@@ -39,13 +39,20 @@ static void frame_put(struct fal_poller *p, uint32_t frame) {
     p->free_frames[p->free_count++] = frame;
 }
 
-static void take_back(struct fal_poller *p, struct socket_ring *s, uint32_t n) {
+/* Takes back what lies in the next n slots; returns how many packets begin there. */
+static uint32_t take_back(struct fal_poller *p, struct socket_ring *s, uint32_t n) {
     struct fal_producer *r = &s->ring;
+    uint32_t packets = 0;
     for (uint32_t end = r->reclaimed + n; r->reclaimed != end; r->reclaimed++) {
-        uint32_t frame = s->frame[r->reclaimed & r->mask];
+        uint32_t slot = s->frame[r->reclaimed & r->mask];
+        if (slot & FAL_SLOT_SKIP)
+            continue;
+        uint32_t frame = slot & ~FAL_SLOT_BEGINS;
+        packets += slot / FAL_SLOT_BEGINS;
         if (--p->references[frame] == 0)
             frame_put(p, frame);
     }
+    return packets;
 }
 
 static bool group_has_records(const struct fal_poller *p, uint32_t group) {
@@ -121,8 +128,7 @@ static void reclaim(struct fal_poller *p, struct socket_ring *s) {
         return;
     s->touched = true;
     if (n != UINT32_MAX) {
-        book_consumed(p, s, n);
-        take_back(p, s, n);
+        book_consumed(p, s, take_back(p, s, n));
         return;
     }
     break_off(p, s);
@@ -195,6 +201,38 @@ struct burst {
     uint32_t n;
 };
 
+/* Sets the other pieces of packets apart, so that each packet is one entry of the burst from here
+ * on: its first piece. */
+static void set_apart(struct fal_poller *p, struct burst *b) {
+    struct pieces *others = &p->others;
+    uint32_t n = b->n;
+    bool more = false;
+    b->n = others->n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bool other = more;
+        more = b->packets[i].flags & FAL_DESC_MORE;
+        if (other) {
+            others->piece[others->n] = b->packets[i];
+            others->frame[others->n++] = b->frame[i];
+        } else {
+            p->rest[b->frame[i]] = (uint8_t)others->n;
+            b->packets[b->n] = b->packets[i];
+            b->frame[b->n] = b->frame[i];
+            b->cpu[b->n++] = b->cpu[i];
+        }
+    }
+}
+
+/* How many pieces a packet has. */
+static uint32_t pieces_of(const struct fal_poller *p, const struct fal_desc *first,
+                          uint32_t frame) {
+    uint32_t n = 1;
+    if (first->flags & FAL_DESC_MORE)
+        while (p->others.piece[p->rest[frame] + n++ - 1].flags & FAL_DESC_MORE)
+            ;
+    return n;
+}
+
 static void classify(struct fal_poller *p, struct burst *b) {
     for (uint32_t i = 0; i < b->n; i++) {
         if (i + 4 < b->n)
@@ -235,24 +273,68 @@ static const struct fal_desc *hash_again(struct fal_poller *p, const struct grou
     return again;
 }
 
-static void roll_over(struct group *g, uint32_t n, uint8_t *member) {
+static void roll_over(struct fal_poller *p, struct group *g, const struct burst *b,
+                      uint8_t *member) {
+    uint8_t slots[FAL_BURST];
     uint32_t capacity[FAL_GROUP_MEMBERS], room[FAL_GROUP_MEMBERS];
     for (uint32_t i = 0; i < g->steering.members; i++) {
         capacity[i] = g->member[i]->ring.mask + 1;
         room[i] = fal_producer_room(&g->member[i]->ring);
     }
-    fal_rollover(&g->steering, capacity, room, n, member);
+    for (uint32_t i = 0; i < b->n; i++) /* a chain may have to begin anew in slot 0 */
+        slots[i] = (uint8_t)(2 * pieces_of(p, &b->packets[i], b->frame[i]) - 1);
+    fal_rollover(&g->steering, capacity, room, slots, b->n, member);
 }
 
-/* Mode cbpf: the verdict picks the member.  Of a packet in pieces the program sees the first. */
+static void put_piece(struct fal_poller *p, struct socket_ring *s, const struct fal_desc *piece,
+                      uint32_t frame, uint32_t begins) {
+    s->frame[s->ring.next & s->ring.mask] = frame | begins;
+    p->references[frame]++;
+    *fal_producer_reserve(&s->ring) = *piece;
+}
+
+/* Puts a packet in pieces into a ring whole, all pieces as the group sees the first; or not at all. */
+static bool put_chain(struct fal_poller *p, struct socket_ring *s, const struct fal_desc *first,
+                      uint32_t frame) {
+    uint32_t at = p->rest[frame], n = pieces_of(p, first, frame);
+    uint32_t to_end = s->ring.mask + 1 - (s->ring.next & s->ring.mask);
+    uint32_t skipped = n > to_end ? to_end : 0;
+    if (fal_producer_room(&s->ring) < skipped + n)
+        return false;
+    s->others += skipped + n - 1;
+    while (skipped-- > 0) {
+        s->frame[s->ring.next & s->ring.mask] = FAL_SLOT_SKIP;
+        *fal_producer_reserve(&s->ring) = (struct fal_desc){.flags = FAL_DESC_SKIP};
+    }
+    put_piece(p, s, first, frame, FAL_SLOT_BEGINS);
+    struct fal_desc piece = *first;
+    for (; piece.flags & FAL_DESC_MORE; at++) {
+        const struct fal_desc *other = &p->others.piece[at];
+        piece.offset = other->offset;
+        piece.caplen = other->caplen;
+        piece.flags = (uint16_t)((first->flags & ~(FAL_DESC_FIRST | FAL_DESC_MORE)) |
+                                 (other->flags & FAL_DESC_MORE));
+        put_piece(p, s, &piece, p->others.frame[at], 0);
+    }
+    return true;
+}
+
+static bool put(struct fal_poller *p, struct socket_ring *s, const struct fal_desc *packet,
+                uint32_t frame) {
+    if (packet->flags & FAL_DESC_MORE)
+        return put_chain(p, s, packet, frame);
+    if (!fal_producer_room(&s->ring))
+        return false;
+    put_piece(p, s, packet, frame, FAL_SLOT_BEGINS);
+    return true;
+}
+
+/* Mode cbpf: the verdict picks the member. */
 static void run_program(struct fal_poller *p, const struct group *g, const struct burst *b,
                         uint32_t *verdict) {
-    uint32_t last = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         const struct fal_desc *d = &b->packets[i];
-        if (d->flags & FAL_DESC_FIRST)
-            last = fal_bpf_run(g->program, p->pool.frames + d->offset, d->len, d->caplen);
-        verdict[i] = last;
+        verdict[i] = fal_bpf_run(g->program, p->pool.frames + d->offset, d->len, d->caplen);
     }
 }
 
@@ -273,14 +355,10 @@ static void deliver(struct fal_poller *p, struct group *g, const struct burst *b
               &(struct fal_burst){.packets = packets, .cpu = b->cpu, .verdict = verdict, .n = n},
               member);
     if (g->fanout.mode == FAL_MODE_ROLLOVER || g->fanout.flags & FAL_FANOUT_ROLLOVER)
-        roll_over(g, n, member);
+        roll_over(p, g, b, member);
     for (uint32_t i = 0; i < n; i++) {
         struct socket_ring *s = g->member[member[i]];
-        if (fal_producer_room(&s->ring)) {
-            s->frame[s->ring.next & s->ring.mask] = b->frame[i];
-            p->references[b->frame[i]]++;
-            *fal_producer_reserve(&s->ring) = packets[i];
-        } else {
+        if (!put(p, s, &packets[i], b->frame[i])) {
             s->dropped++;
             full++;
         }
@@ -289,22 +367,18 @@ static void deliver(struct fal_poller *p, struct group *g, const struct burst *b
     books->delivered += n - full;
 }
 
-/* What the group's filter lets through; the rest is booked.  Of a packet in pieces the filter sees
- * the first, and the others go with it. */
+/* What the group's filter lets through; the rest is booked. */
 static const struct burst *matching(struct fal_poller *p, const struct group *g,
                                     const struct burst *b, struct burst *kept) {
     struct fal_group_status *books = &p->mine->group[g->record];
-    bool match = false;
     kept->n = 0;
     for (uint32_t i = 0; i < b->n; i++) {
         const struct fal_desc *d = &b->packets[i];
-        if (d->flags & FAL_DESC_FIRST)
-            match = fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen) != 0;
         kept->packets[kept->n] = *d;
         kept->flows[kept->n] = b->flows[i];
         kept->frame[kept->n] = b->frame[i];
         kept->cpu[kept->n] = b->cpu[i];
-        kept->n += match;
+        kept->n += fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen) != 0;
     }
     books->received += b->n - kept->n;
     books->filtered += b->n - kept->n;
@@ -319,11 +393,11 @@ static void submit(struct fal_poller *p) {
             continue;
         struct fal_member_status *m = &p->mine->member[s->membership[s->used - 1].record];
         struct fal_socket_status *total = &p->mine->socket[s->socket - 1];
-        m->delivered += n;
+        m->delivered += n - s->others;
         m->dropped += s->dropped;
-        total->delivered += n;
+        total->delivered += n - s->others;
         total->dropped += s->dropped;
-        s->dropped = 0;
+        s->dropped = s->others = 0;
         s->touched = true;
         s->served |= n != 0;
         if (n)
@@ -348,17 +422,24 @@ static void ring_bells(struct fal_poller *p) {
     }
 }
 
+static void free_unwanted(struct fal_poller *p, const uint32_t *frame, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (!p->references[frame[i]])
+            frame_put(p, frame[i]);
+}
+
 static void forward(struct fal_poller *p, struct burst *b) {
     struct burst kept;
+    if (p->chains)
+        set_apart(p, b);
     classify(p, b);
     for (uint32_t i = 0; i < p->plan->groups; i++) {
         struct group *g = &p->plan->group[i];
         deliver(p, g, g->filter ? matching(p, g, b, &kept) : b);
     }
     submit(p);
-    for (uint32_t i = 0; i < b->n; i++)
-        if (!p->references[b->frame[i]]) /* nobody wanted it */
-            frame_put(p, b->frame[i]);
+    free_unwanted(p, b->frame, b->n);
+    free_unwanted(p, p->others.frame, p->others.n);
     ring_bells(p);
     publish_counters(p);
 }

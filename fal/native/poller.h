@@ -53,6 +53,7 @@ struct fal_poller_facts {
     uint32_t queue_count;
     uint32_t ifindex;  /* 0: no network device */
     uint32_t max_send; /* bytes of a frame that can be sent; 0: none can be */
+    uint32_t chains;   /* 1: packets may come in pieces */
 };
 
 /* One group of a plan, and one socket's place in it.  Members of a group lie together in the array

@@ -16,15 +16,20 @@ struct membership {
     uint32_t left;
 };
 
+/* What a slot was given: the number of its frame, and these. */
+#define FAL_SLOT_BEGINS 0x80000000 /* a packet begins here */
+#define FAL_SLOT_SKIP   0x40000000 /* and there is no frame */
+
 /* A socket's ring. */
 struct socket_ring {
     struct fal_producer ring;
     struct fal_bell bell;
-    uint32_t *frame; /* which frame was put into each slot: slots are never read back */
+    uint32_t *frame; /* what was put into each slot (FAL_SLOT_…): slots are never read back */
     int wake;
     uint32_t socket;                     /* its number; 0: free */
     uint32_t broken;                     /* written by the poller, read by the control thread */
     uint32_t dropped;                    /* in this round */
+    uint32_t others;                     /* slots written in this round that begin no packet */
     bool touched;                        /* in this round: its counters have changed */
     bool served;                         /* it got packets, and has not been woken for them */
     struct fal_transmitter *transmitter; /* at the one poller that sends for it; NULL: not yet */
@@ -53,6 +58,13 @@ struct plan {
     struct fal_plan_group *about;
 };
 
+/* What a burst has of packets in pieces, but for their first ones. */
+struct pieces {
+    uint32_t n;
+    struct fal_desc piece[FAL_BURST];
+    uint32_t frame[FAL_BURST];
+};
+
 struct fal_poller {
     struct fal_device *device;
     const struct fal_backend_ops *ops;
@@ -68,7 +80,10 @@ struct fal_poller {
     struct plan *plan;     /* what the poller works by */
     uint32_t *free_frames; /* last in, first out: what is hot in the cache goes out first */
     uint32_t free_count;
-    uint16_t *references;           /* of each frame: in how many rings it lies */
+    uint16_t *references; /* of each frame: in how many rings it lies */
+    bool chains;          /* packets may come in pieces; then: */
+    struct pieces others; /* of the burst at hand */
+    uint8_t *rest;        /* of a frame with a first piece: where in `others` the next is */
     struct fal_poller_status *mine; /* counters; never read back from shared memory */
     struct fal_poller_status *status;
     struct fal_defrag defrag;

@@ -294,10 +294,12 @@ static void test_steer_by_numbers(void) {
 
 /* ---- rollover ---- */
 
+static uint8_t ones[256]; /* slots that each packet takes */
+
 /* One packet, for the member that the mode has chosen; returns who gets it, and takes the room. */
 static uint32_t roll(struct fal_steering *s, const uint32_t *capacity, uint32_t *room,
                      uint8_t chosen) {
-    fal_rollover(s, capacity, room, 1, &chosen);
+    fal_rollover(s, capacity, room, ones, 1, &chosen);
     CHECK(chosen < s->members);
     return chosen;
 }
@@ -308,7 +310,7 @@ static void test_rollover_fills_one_after_the_other(void) {
     uint8_t member[256];
     struct fal_steering s = {FAL_MODE_ROLLOVER, 3, 1, NULL, {0}};
     steer(&s, NULL, 256, member);
-    fal_rollover(&s, capacity, room, 256, member);
+    fal_rollover(&s, capacity, room, ones, 256, member);
     uint32_t i = 0;
     while (i < 48) /* three quarters of each: then it is backlogged */
         CHECK(member[i++] == 0);
@@ -371,7 +373,7 @@ static void test_rollover_at_random(void) {
         memcpy(room_before, room, sizeof room);
         steer(&s, NULL, 128, before);
         memcpy(member, before, sizeof member);
-        fal_rollover(&s, capacity, room, 128, member);
+        fal_rollover(&s, capacity, room, ones, 128, member);
         for (uint32_t i = 0; i < 128; i++) {
             uint32_t m = member[i];
             CHECK(m < members);
@@ -392,6 +394,7 @@ static void test_rollover_at_random(void) {
 }
 
 int main(void) {
+    memset(ones, 1, sizeof ones);
     test_join_and_leave();
     test_order_does_not_matter();
     test_smallest_and_largest();

@@ -50,6 +50,12 @@
 #define CLOCK_READINGS 5
 #define SECOND         INT64_C(1000000000)
 
+/* Numbers from Linux 6.6, newer than the oldest headers that this is built with. */
+#ifndef XDP_USE_SG
+#define XDP_USE_SG    (1 << 4)
+#define XDP_PKT_CONTD (1 << 0)
+#endif
+
 _Static_assert((FAL_BACKEND_HOLD & (FAL_BACKEND_HOLD - 1)) == 0, "the fill ring's size");
 
 struct ring {
@@ -66,8 +72,9 @@ struct ring {
 struct queue {
     int fd;
     uint32_t id;
-    uint32_t held; /* frames that are not the poller's */
-    bool given;    /* its packets come to the socket */
+    uint32_t held;     /* frames that are not the poller's */
+    uint32_t too_long; /* packets of more than FAL_MAX_PIECES */
+    bool given;        /* its packets come to the socket */
     struct ring fill;
     struct ring rx;
     struct ring tx, done; /* of a part's first */
@@ -82,6 +89,7 @@ struct part {
     int64_t clock_offset; /* from the stamps' clock to the wall's */
     uint32_t wanted;      /* sum of FAL_BACKEND_HOLD - held */
     uint32_t first;       /* the queue to look at first: in turn */
+    uint32_t most;        /* pieces of one packet: 1 without chains */
     uint32_t queue_count;
     struct queue queue[FAL_MAX_QUEUES];
 };
@@ -200,10 +208,24 @@ static int check_frames(const struct device *d, const struct fal_pool *pool,
     uint32_t size = pool->frame_size;
     if (size < 2048 || size > 4096 || (size & (size - 1)))
         return fal_fail(err, EINVAL, "af_xdp wants frames of 2048 or 4096 bytes, not %u", size);
+    uint32_t fits = FAL_MAX_PIECES * (size - HEADROOM) - LINK_HEADER;
+    if (d->mtu > fits)
+        return fal_fail(err, EMSGSIZE,
+                        "the MTU of %s, %u, does not fit into %d frames of %u bytes (at most %u): "
+                        "give --frame-size 4096",
+                        d->name.ifr_name, d->mtu, FAL_MAX_PIECES, size, fits);
+    return 0;
+}
+
+static bool needs_chains(const struct device *d, const struct fal_pool *pool) {
+    return d->mtu > pool->frame_size - HEADROOM - LINK_HEADER;
+}
+
+/* Before Linux 6.6 a packet has one frame. */
+static int no_chains(const struct device *d, const struct fal_pool *pool, struct fal_error *err) {
+    uint32_t size = pool->frame_size;
     const char *name = d->name.ifr_name;
     uint32_t fits = size - HEADROOM - LINK_HEADER, largest = 4096 - HEADROOM - LINK_HEADER;
-    if (d->mtu <= fits)
-        return 0;
     if (d->mtu <= largest)
         return fal_fail(err, EMSGSIZE,
                         "the MTU of %s, %u, does not fit into a frame of %u bytes (at most %u): "
@@ -211,7 +233,7 @@ static int check_frames(const struct device *d, const struct fal_pool *pool,
                         name, d->mtu, size, fits, name, fits);
     return fal_fail(err, EMSGSIZE,
                     "the MTU of %s, %u, does not fit into a frame (at most %u with --frame-size "
-                    "4096): lower it: ip link set dev %s mtu %u",
+                    "4096; more wants Linux 6.6): lower it: ip link set dev %s mtu %u",
                     name, d->mtu, largest, name, largest);
 }
 
@@ -368,11 +390,12 @@ static int open_part(struct part *p, uint32_t ifindex, bool zero_copy, const cha
         if (i == 0 && register_pool(p, err) < 0)
             return -1;
         uint16_t flags = i ? XDP_SHARED_UMEM : zero_copy ? XDP_ZEROCOPY : XDP_COPY;
+        uint16_t first = p->most > 1 ? XDP_USE_NEED_WAKEUP | XDP_USE_SG : XDP_USE_NEED_WAKEUP;
         if (i == 0) /* those that share its UMEM take it over */
-            flags |= XDP_USE_NEED_WAKEUP;
+            flags |= first;
         int bound = bind_socket(p, q, ifindex, flags);
         if (bound < 0 && i == 0 && zero_copy && errno != EBUSY) /* the pool is pinned already */
-            bound = bind_socket(p, q, ifindex, XDP_COPY | XDP_USE_NEED_WAKEUP);
+            bound = bind_socket(p, q, ifindex, XDP_COPY | first);
         if (bound < 0)
             return bind_failed(q, device, err);
     }
@@ -447,7 +470,8 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
             slots = p->queue[i].id >= slots ? p->queue[i].id + 1 : slots;
 
     /* The program first: whether the driver takes it decides how sockets can be bound. */
-    if (fal_xdp_attach(&x->program, options, d->ifindex, slots, err) < 0)
+    bool chains = x->part->most > 1;
+    if (fal_xdp_attach(&x->program, options, d->ifindex, slots, chains, err) < 0)
         return -1;
     struct fal_error error;
     if (open_sockets(x, x->program.native, device, &error) < 0) {
@@ -455,6 +479,8 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
         close_sockets(x);
         /* Drivers may have zero copy on some queues, but not on others. */
         if (!zero_copy || open_sockets(x, false, device, &error) < 0) {
+            if (chains && error.code == EINVAL)
+                return no_chains(d, &x->part->pool, err);
             if (err)
                 *err = error;
             return -1;
@@ -482,6 +508,7 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
     for (uint32_t i = 0; i < x->parts; i++) {
         x->part[i].pool = pools[i];
         x->part[i].program = &x->program;
+        x->part[i].most = needs_chains(&d, pools) ? FAL_MAX_PIECES : 1;
         x->part[i].frame_shift = (uint32_t)__builtin_ctz(pools[i].frame_size);
         parts[i] = &x->part[i];
     }
@@ -503,6 +530,7 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
     facts->queue_count = (uint32_t)n;
     memcpy(facts->queue, chosen, facts->queue_count * sizeof *chosen);
     facts->ifindex = x->ifindex;
+    facts->chains = x->part->most > 1;
     facts->max_send =
         d.mtu + LINK_HEADER < pools->frame_size ? d.mtu + LINK_HEADER : pools->frame_size;
     for (uint32_t i = 0; i < x->parts; i++)
@@ -533,10 +561,45 @@ static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue
     to->queue = (uint16_t)queue;
 }
 
+/* How many of the next n descriptors are whole packets, up to one of too many pieces. */
+static uint32_t whole(const struct ring *rx, uint32_t n) {
+    const struct xdp_desc *slots = rx->slots;
+    uint32_t end = 0;
+    for (uint32_t i = 0; i < n && i - end < FAL_MAX_PIECES; i++)
+        if (!(slots[(rx->next + i) & rx->mask].options & XDP_PKT_CONTD))
+            end = i + 1;
+    return end;
+}
+
+/* The next packet has too many pieces: once they are all there its frames go to where they came
+ * from.  n: descriptors that are there. */
+static void discard(struct part *p, struct queue *q, uint32_t n) {
+    const struct xdp_desc *from = q->rx.slots;
+    uint64_t *to = q->fill.slots;
+    uint32_t pieces = 1;
+    for (; from[(q->rx.next + pieces - 1) & q->rx.mask].options & XDP_PKT_CONTD; pieces++)
+        if (pieces == n)
+            return;
+    for (uint32_t i = 0; i < pieces; i++)
+        to[q->fill.next++ & q->fill.mask] =
+            from[q->rx.next++ & q->rx.mask].addr >> p->frame_shift << p->frame_shift;
+    __atomic_store_n(q->rx.consumer, q->rx.next, __ATOMIC_RELEASE);
+    __atomic_store_n(q->fill.producer, q->fill.next, __ATOMIC_RELEASE);
+    q->too_long++;
+}
+
 static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packets, uint32_t *frame,
                         uint16_t *cpu, uint32_t max, uint64_t *clock) {
     const struct xdp_desc *slots = q->rx.slots;
+    struct fal_desc *first = packets;
+    bool more = false;
     uint32_t n = __atomic_load_n(q->rx.producer, __ATOMIC_ACQUIRE) - q->rx.next;
+    if (p->most > 1) {
+        uint32_t there = n;
+        n = whole(&q->rx, n < max ? n : max);
+        if (n == 0 && there >= p->most)
+            discard(p, q, there);
+    }
     n = n < max ? n : max;
     if (n == 0)
         return 0;
@@ -544,7 +607,16 @@ static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packet
         __builtin_prefetch(p->pool.frames + slots[(q->rx.next + i) & q->rx.mask].addr - 8, 1);
     for (uint32_t i = 0; i < n; i++) {
         const struct xdp_desc *from = &slots[(q->rx.next + i) & q->rx.mask];
-        describe(p, from, q->id, clock, &packets[i], &cpu[i]);
+        struct fal_desc *to = &packets[i];
+        if (more) {
+            first->len += from->len;
+            *to = (struct fal_desc){.offset = from->addr, .caplen = (uint16_t)from->len};
+        } else {
+            describe(p, from, q->id, clock, to, &cpu[i]);
+            first = to;
+        }
+        more = from->options & XDP_PKT_CONTD;
+        to->flags |= more ? FAL_DESC_MORE : 0;
         frame[i] = (uint32_t)(from->addr >> p->frame_shift);
     }
     q->rx.next += n;
@@ -559,13 +631,13 @@ static int af_xdp_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame
     struct part *p = part;
     uint64_t clock = 0;
     uint32_t n = 0, at = p->first;
-    for (uint32_t i = 0; i < p->queue_count && n < max; i++) {
+    for (uint32_t i = 0; i < p->queue_count && n + p->most <= max; i++) {
         n += receive(p, &p->queue[at], packets + n, frame + n, cpu + n, max - n, &clock);
         at = at + 1 < p->queue_count ? at + 1 : 0;
     }
     /* After a full burst the next begins with the queue after the one that filled it, so that a
      * flood on one queue costs the others no turn. */
-    if (n == max)
+    if (n + p->most > max)
         p->first = at;
     if (n == 0 && p->gone) {
         errno = p->gone;
@@ -671,6 +743,7 @@ static void af_xdp_stats(void *part, struct fal_backend_stats *stats) {
         socklen_t size = sizeof s;
         if (getsockopt(p->queue[i].fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
             stats->if_dropped += s.rx_dropped + s.rx_ring_full;
+        stats->if_dropped += p->queue[i].too_long;
         stats->send_failed += s.tx_invalid_descs;
         int pending = 0;
         size = sizeof pending;

@@ -72,7 +72,8 @@ static int make_map(uint32_t slots) {
 /* What matches `filter` goes on to the host.  Of the others the redirection is decided first, then
  * they are stamped: a packet that goes to the host stays as it is.  Where there is no room for the
  * stamp the packet goes without. */
-static int load(int map, int time_helper, const struct bpf_insn *filter, uint32_t filter_size) {
+static int load(int map, int time_helper, uint32_t flags, const struct bpf_insn *filter,
+                uint32_t filter_size) {
     const struct bpf_insn begin[] = {{BPF_ALU64 | BPF_MOV | BPF_X, CONTEXT, R1, 0, 0}};
     const struct bpf_insn pass[PASS] = {{BPF_ALU64 | BPF_MOV | BPF_K, R0, 0, 0, XDP_PASS},
                                         {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
@@ -120,6 +121,7 @@ static int load(int map, int time_helper, const struct bpf_insn *filter, uint32_
     memset(&attr, 0, sizeof attr);
     attr.prog_type = BPF_PROG_TYPE_XDP;
     attr.expected_attach_type = BPF_XDP;
+    attr.prog_flags = flags;
     attr.insns = (uintptr_t)program;
     attr.insn_cnt = size;
     attr.license = (uintptr_t) "BSD-3-Clause"; /* none of the helpers is for the GPL alone */
@@ -267,7 +269,7 @@ static int attach(struct fal_xdp_program *x, int program, const char *device, ui
 
 /* The program with the best clock that the kernel has; -1 and *err. */
 static int load_any(struct fal_xdp_program *x, const struct fal_backend_options *options,
-                    struct fal_error *err) {
+                    bool chains, struct fal_error *err) {
     struct bpf_insn *filter = NULL;
     uint32_t size = 0;
     if (options->pass &&
@@ -275,10 +277,12 @@ static int load_any(struct fal_xdp_program *x, const struct fal_backend_options 
         return -1;
     /* TAI is set with the clock of the wall and never steps at a leap second. */
     x->clock = CLOCK_TAI;
-    int program = load(x->map, HELPER_KTIME_GET_TAI_NS, filter, size);
+    int program =
+        load(x->map, HELPER_KTIME_GET_TAI_NS, chains ? BPF_F_XDP_HAS_FRAGS : 0, filter, size);
     if (program < 0 && errno != EPERM) {
         x->clock = CLOCK_MONOTONIC;
-        program = load(x->map, BPF_FUNC_ktime_get_ns, filter, size);
+        /* A kernel without TAI has no chains either. */
+        program = load(x->map, BPF_FUNC_ktime_get_ns, 0, filter, size);
     }
     free(filter);
     if (program >= 0)
@@ -296,12 +300,12 @@ static int load_any(struct fal_xdp_program *x, const struct fal_backend_options 
 }
 
 int fal_xdp_attach(struct fal_xdp_program *x, const struct fal_backend_options *options,
-                   uint32_t ifindex, uint32_t slots, struct fal_error *err) {
+                   uint32_t ifindex, uint32_t slots, bool chains, struct fal_error *err) {
     *x = (struct fal_xdp_program){.map = -1, .link = -1};
     x->map = make_map(slots);
     int program = -1;
     if (x->map >= 0)
-        program = load_any(x, options, err);
+        program = load_any(x, options, chains, err);
     else if (errno == EPERM)
         fal_xdp_no_privilege(options->device, err);
     else

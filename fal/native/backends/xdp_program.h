@@ -24,10 +24,11 @@ struct fal_xdp_program {
     clockid_t clock; /* of the time stamps */
 };
 
-/* Loads the program and attaches it; `slots` is the highest queue id plus one.  All packets go on to
- * the host until their queue is given to a socket; what options->pass matches, always. */
+/* Loads the program and attaches it; `slots` is the highest queue id plus one; chains: for packets
+ * in pieces, too, where the kernel has them.  All packets go on to the host until their queue is
+ * given to a socket; what options->pass matches, always. */
 int fal_xdp_attach(struct fal_xdp_program *x, const struct fal_backend_options *options,
-                   uint32_t ifindex, uint32_t slots, struct fal_error *err);
+                   uint32_t ifindex, uint32_t slots, bool chains, struct fal_error *err);
 /* From now on the packets of this queue go to this socket; -1 and errno. */
 int fal_xdp_give(const struct fal_xdp_program *x, uint32_t queue, int socket);
 /* May be called on what fal_xdp_attach failed on, or once again. */
