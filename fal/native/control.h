@@ -65,9 +65,9 @@ struct fal_reply {
 /* The worker's end.  Connects to the fal-poller of that name; -1 and *err. */
 int fal_control_connect(const char *name, struct fal_error *err);
 
-/* Sends a request, with the programs that it announces, and waits for its reply.  Descriptors that come with it go to fds (*fd_count:
- * room for so many, FAL_CONTROL_FDS or none; then how many came).  -1 and *err, which is the
- * reply's where that refuses: then descriptors may have come, too. */
+/* Sends a request, with the programs that it announces, and waits for its reply.  Descriptors that
+ * come with it go to fds (*fd_count: room for so many, FAL_CONTROL_FDS or none; then how many came).
+ * -1 and *err, which is the reply's where that refuses: then descriptors may have come, too. */
 int fal_control_ask(int fd, const struct fal_request *request, const struct fal_bpf_insn *filter,
                     const struct fal_bpf_insn *program, struct fal_reply *reply, int *fds,
                     uint32_t *fd_count, struct fal_error *err);

@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         struct fal_reply *reply = calloc(1, sizeof *reply);
         struct fal_error err = {0};
         uint32_t count = FAL_CONTROL_FDS;
-        int result = fal_control_ask(ends[0], &request, reply, round % 2 ? NULL : fds,
+        int result = fal_control_ask(ends[0], &request, NULL, NULL, reply, round % 2 ? NULL : fds,
                                      round % 2 ? NULL : &count, &err);
         if (result == 0)
             CHECK(reply->code == 0 && memchr(reply->text, 0, sizeof reply->text));

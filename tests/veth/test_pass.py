@@ -1,6 +1,7 @@
 """--pass: what matches goes on to the host, all else to the workers; nothing to both or to none."""
 
 import socket
+import struct
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from support import assert_books, eventually, received, run, send_slowly, udp
 import fal
 from fal import bpf
 from fal.bindings import lib
+from fal.frames import ethernet, ip
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 EXPRESSIONS = [
@@ -29,9 +31,11 @@ def frames():
         for protocol in (1, 6, 17):
             for vlan in (None, 7):
                 for n in (0, 60, 250):
+                    there = struct.pack(">HHHH", 1000 + n, port, 8 + n, 0) + bytes(n)
+                    back = struct.pack(">HHHH", port, 1000, 8 + n, 0) + bytes(n)
                     made += [
-                        udp(("10.0.0.1", 1000 + n), ("10.0.0.2", port), bytes(n), vlan, protocol),
-                        udp(("fd00::1", port), ("fd00::2", 1000), bytes(n), vlan, protocol),
+                        ethernet(ip("10.0.0.1", "10.0.0.2", protocol, there), vlan),
+                        ethernet(ip("fd00::1", "fd00::2", protocol, back), vlan),
                     ]
     arp = b"\xff" * 6 + b"\2\0\0\0\0\1\x08\x06"
     made += [arp + bytes([n]).ljust(46, b"\0") for n in range(10)]
