@@ -35,9 +35,12 @@ PATIENCE = 0.1  # seconds: how late a worker without packets may notice that it 
 STARTING, COUNTING, ENDED = range(3)
 # What one worker counts, all since it began; `if_dropped` is of the whole device.
 ROW = np.dtype(
-    [(name, "u8") for name in ("state", "packets", "bytes", "ring_dropped", "if_dropped")]
+    [
+        (name, "u8")
+        for name in ("state", "packets", "bytes", "filtered", "ring_dropped", "if_dropped")
+    ]
 )
-FIGURES = ("packets", "bytes", "ring_dropped")
+FIGURES = ("packets", "bytes", "filtered", "ring_dropped")
 
 
 def bare_name(device: str) -> str:
@@ -82,16 +85,21 @@ def count(row: Any, s: fal.Socket, words: Words) -> None:
         row["packets"] += len(batch)
         row["bytes"] += int(batch.heads["len"].sum())
         stats = s.stats()
-        row["ring_dropped"], row["if_dropped"] = stats.drop, stats.ifdrop - begin.ifdrop
+        row["filtered"], row["ring_dropped"] = stats.filtered, stats.drop
+        row["if_dropped"] = stats.ifdrop - begin.ifdrop
         return stats
 
     row["state"] = COUNTING
     for batch in s.batches(timeout=PATIENCE):
-        stats = note(batch)
+        recv = note(batch).recv
         if words.ended:
-            while row["packets"] < stats.recv and (batch := s.recv_batch(timeout=0)):
-                note(batch)
-            return
+            with suppress(EOFError):  # the source is over
+                while row["packets"] + row["filtered"] < recv:
+                    if not (batch := s.recv_batch(timeout=0)):
+                        break
+                    note(batch)
+            break
+    row["filtered"] = s.stats().filtered  # also after the last that matched
 
 
 def work(words: Words, number: int, cpu: int | None, opened: Callable[[], fal.Socket]) -> None:
@@ -101,8 +109,6 @@ def work(words: Words, number: int, cpu: int | None, opened: Callable[[], fal.So
             psutil.Process(threading.get_native_id()).cpu_affinity([cpu])
         with opened() as s:
             count(row, s, words)
-    except EOFError:
-        pass  # the source is over
     except OSError as e:
         words.failures.put((e.errno, str(e)))
     finally:
@@ -149,6 +155,7 @@ class Counting:
         return {
             "seconds": round(time.monotonic() - self.begin, 3),
             "captured": sum(w["packets"] for w in workers),
+            "filtered": sum(w["filtered"] for w in workers),
             "ring_dropped": sum(w["ring_dropped"] for w in workers),
             "if_dropped": int(self.rows["if_dropped"].max()),
             "workers": workers,
@@ -232,7 +239,7 @@ def run(options: argparse.Namespace) -> int:
     workers = Workers(words, options.threads)
 
     def opened() -> fal.Socket:
-        return fal.open(device, group=group, fanout=fanout)
+        return fal.open(device, group=group, fanout=fanout, filter=options.filter)
 
     with ending.held() as wanted:
         try:
@@ -257,7 +264,8 @@ def run(options: argparse.Namespace) -> int:
         print("in all")
         counting.show(total)
         print(
-            f"captured {total['captured']:,}; dropped in rings {total['ring_dropped']:,},"
+            f"captured {total['captured']:,}; filtered {total['filtered']:,};"
+            f" dropped in rings {total['ring_dropped']:,},"
             f" by the interface {total['if_dropped']:,}",
             flush=True,
         )
@@ -289,6 +297,9 @@ def add_command(commands: Any) -> None:
     add("--cpus", type=cpu_list, default=[None], metavar="LIST", help="for the workers, in turn")
     add("--group", type=at_least(0, lib.FAL_MAX_GROUP_ID), metavar="G", help="(one of its own)")
     add("--fanout", metavar="MODE", help="of the group (as it is; hash for a new one)")
+    add(
+        "--filter", metavar="EXPR", help="count what matches: a pcap expression, run by each worker"
+    )
     add("--seconds", type=positive, metavar="S", help="end after so long")
     add("--json", action="store_true", help="one object at the end, with a sample a second")
     parser.set_defaults(run=run)

@@ -92,17 +92,6 @@ int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks,
     return 0;
 }
 
-/* A closed descriptor is not the end of the socket as long as its ring is mapped: it would go on
- * to take its share of the group. */
-void fal_tpacket_leave(struct fal_tpacket *t) {
-    if (t->map)
-        (void)!mmap(t->map, fal_tpacket_size(t), PROT_READ,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (t->fd >= 0)
-        close(t->fd);
-    t->fd = -1;
-}
-
 void fal_tpacket_close(struct fal_tpacket *t) {
     if (t->map)
         munmap(t->map, fal_tpacket_size(t));

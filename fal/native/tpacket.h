@@ -23,7 +23,6 @@
 #include "error.h"
 
 #define FAL_TPACKET_BLOCK 131072 /* bytes: holds the largest packet there is */
-#define FAL_TPACKET_LEAST 96     /* bytes that a packet takes in a block, at least */
 
 struct fal_tpacket {
     const char *device; /* the caller's; for messages */
@@ -33,8 +32,7 @@ struct fal_tpacket {
     uint32_t max_send; /* bytes of a frame that can be sent, with one tag */
     uint8_t *map;
     uint32_t blocks;
-    uint32_t
-        block; /* which comes next; the caller may set it: after a fork another may have read */
+    uint32_t block;   /* which comes next */
     uint32_t next_at; /* in the block: where fal_tpacket_next goes on */
     uint64_t packets; /* as counted by fal_tpacket_stats */
     uint64_t drops;
@@ -65,9 +63,6 @@ int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks,
  * group has another mode, other flags or another device. */
 int fal_tpacket_start(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
                       struct fal_error *err);
-/* Leaves the group.  The memory stays mapped (t->map), and is safe to touch; but it is zero. */
-void fal_tpacket_leave(struct fal_tpacket *t);
-/* The same, and unmaps it. */
 void fal_tpacket_close(struct fal_tpacket *t);
 
 static inline uint64_t fal_tpacket_size(const struct fal_tpacket *t) {
