@@ -398,7 +398,7 @@ def make_arenas(options: argparse.Namespace, queues: int, stack: ExitStack) -> A
             f"--frames {frames}: {queues} queue{'s'[: queues > 1]} and one small ring need {least}",
         )
     arenas = ffi.new("struct fal_segment[]", len(options.cpus))
-    node = -1 if options.backend == "null" else numa_node(options.device)
+    node = -1 if options.backend in ("null", "pcap") else numa_node(options.device)
     err = ffi.new("struct fal_error *")
     for i in range(len(arenas)):
         made = lib.fal_arena_create(
@@ -507,7 +507,7 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
             same = ffi.string(other.view.device) == os.fsencode(options.device)
             if same and options.backend != "null" and ffi.string(other.view.backend) != b"null":
                 others_note = (
-                    f" (the fal-poller {name}, pid {other.view.pid}, serves a {options.device})"
+                    f" (the fal-poller {name}, pid {other.view.pid}, serves {options.device})"
                 )
                 break
         else:

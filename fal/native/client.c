@@ -58,6 +58,7 @@ struct attachment {
     uint32_t number, member; /* the socket's there, and its record in the status */
     uint32_t first;          /* of its rings in the socket's */
     int control, wake;       /* -1: none */
+    bool joined;             /* the socket's group there */
     struct fal_error ended;  /* code 0: not */
 };
 
@@ -220,19 +221,25 @@ static int ask_for(struct fal_socket *s, struct attachment *a, uint32_t type,
     return 0;
 }
 
-/* The same of all devices; returns how many did it, where one does not *err is filled in. */
-static uint32_t ask_all(struct fal_socket *s, uint32_t type, struct fal_error *err) {
-    uint32_t i;
-    for (i = 0; i < s->devices; i++) {
-        struct fal_reply reply = {0};
-        if (ask_for(s, &s->device[i], type, &reply, NULL, NULL, err) < 0)
-            break;
-        if (type != FAL_START)
-            s->device[i].member = reply.member;
-    }
+/* Of all devices that have not ended cleanly, and of which it is not so already: -1 where one
+ * refuses, then those after it were not asked. */
+static int ask_all(struct fal_socket *s, uint32_t type, struct fal_error *err) {
     if (s->devices == 0)
-        fal_fail(err, ENOTCONN, "the socket is attached to no device");
-    return i;
+        return fal_fail(err, ENOTCONN, "the socket is attached to no device");
+    if (s->ended.code)
+        return fal_fail(err, s->ended.code, "%s", s->ended.text);
+    for (struct attachment *a = s->device; a < s->device + s->devices; a++) {
+        struct fal_reply reply = {0};
+        if (a->ended.code || (type != FAL_START && a->joined == (type == FAL_JOIN)))
+            continue;
+        if (ask_for(s, a, type, &reply, NULL, NULL, err) < 0)
+            return -1;
+        if (type != FAL_START) {
+            a->joined = type == FAL_JOIN;
+            a->member = reply.member;
+        }
+    }
+    return 0;
 }
 
 /* The mapping is enough: the descriptor is closed by the caller. */
@@ -262,6 +269,7 @@ static int take_over(struct fal_socket *s, struct attachment *a, const struct fa
     a->cursors = (struct fal_cursor_page *)m->cursors.address;
     a->number = reply->socket;
     a->member = reply->member;
+    a->joined = s->group >= 0;
     a->first = s->rings;
     s->chains |= status_of(a)->chains != 0;
     for (; m->arenas < reply->pollers; m->arenas++) {
@@ -395,8 +403,7 @@ void fal_close(struct fal_socket *s) {
 }
 
 int fal_start(struct fal_socket *s, struct fal_error *err) {
-    uint32_t done = ask_all(s, FAL_START, err);
-    return done && done == s->devices ? 0 : -1;
+    return ask_all(s, FAL_START, err);
 }
 
 /* ---- groups ---------------------------------------------------------------------------------- */
@@ -422,14 +429,9 @@ int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal
     s->group = group;
     if (!s->devices)
         return 0; /* kept until fal_attach */
-    uint32_t done = ask_all(s, FAL_JOIN, err);
-    if (done == s->devices)
+    if (ask_all(s, FAL_JOIN, err) == 0)
         return 0;
-    for (uint32_t i = 0; i < done; i++) { /* everywhere or nowhere */
-        struct fal_reply reply = {0};
-        if (ask_for(s, &s->device[i], FAL_LEAVE, &reply, NULL, NULL, NULL) == 0)
-            s->device[i].member = reply.member;
-    }
+    ask_all(s, FAL_LEAVE, NULL); /* everywhere or nowhere */
     s->group = -1;
     return -1;
 }
@@ -437,7 +439,7 @@ int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal
 int fal_leave(struct fal_socket *s, struct fal_error *err) {
     if (s->group < 0)
         return fal_fail(err, EINVAL, "the socket is in no group");
-    if (s->devices && ask_all(s, FAL_LEAVE, err) < s->devices)
+    if (s->devices && ask_all(s, FAL_LEAVE, err) < 0) /* again later: some may have left */
         return -1;
     s->group = -1;
     s->mode[0] = 0;
@@ -777,14 +779,21 @@ int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct 
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (!may_read(s))
         return fal_fail(err, EBUSY, "process %u uses this socket", s->device[0].cursors->reader);
+    struct attachment *a = &s->device[0];
+    if (a->ended.code)
+        return fal_fail(err, a->ended.code, "%s", a->ended.text);
     if (!s->sender.area && get_area(s, err) < 0)
         return -1;
-    const struct fal_status *status = status_of(&s->device[0]);
+    const struct fal_status *status = status_of(a);
     if (length < FAL_MIN_SEND || length > status->max_send)
         return fal_fail(err, EMSGSIZE, "a frame of %u bytes: this device sends %d to %u", length,
                         FAL_MIN_SEND, status->max_send);
-    if (!fal_sender_has_room(&s->sender))
+    if (!fal_sender_has_room(&s->sender)) {
+        listen_for_end(s, a); /* who takes none may be no more */
+        if (a->ended.code)
+            return fal_fail(err, a->ended.code, "%s", a->ended.text);
         return fal_fail(err, EAGAIN, "%d frames are waiting to be sent", FAL_TX_SLOTS);
+    }
     memcpy(fal_sender_reserve(&s->sender), frame, length);
     fal_sender_submit(&s->sender, length);
     fal_bell_fence();

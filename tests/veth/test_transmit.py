@@ -154,6 +154,19 @@ def test_what_was_injected_before_a_death_still_goes_out(make_veth, start_poller
         assert poller.wait() == 0
 
 
+@pytest.mark.parametrize("way", ["kill", "stop"])
+def test_sending_to_a_poller_that_has_ended(start_poller, way):
+    """Nothing is taken for ever: what was not sent for want of a poller is told soon."""
+    poller = start_poller("x", *NULL, "--wait", "9")
+    with fal.open(poller.device) as s:
+        s.inject(FRAMES[0])
+        getattr(poller, way)()
+        s.inject_many([FRAMES[0]] * SLOTS)  # nobody knows yet
+        with pytest.raises(fal.FalError) as e:
+            s.inject(FRAMES[0])
+        assert e.value.errno == (errno.ECONNRESET if way == "kill" else errno.ENODATA)
+
+
 def test_null_sends_nowhere(start_poller):
     poller = start_poller("x", *NULL, "--wait", "9")
     with fal.open(poller.device) as s:
