@@ -16,7 +16,7 @@
 
 /* ---- maxima ------------------------------------------------------------------------------- */
 
-#define FAL_MAX_POLLERS  32  /* of one fal-poller; rings of one socket */
+#define FAL_MAX_POLLERS  32  /* of one fal-poller */
 #define FAL_MAX_SOCKETS  256 /* of one fal-poller */
 #define FAL_MAX_GROUPS   64  /* numbered groups that live at one time */
 #define FAL_MAX_GROUP_ID 65535
@@ -109,7 +109,7 @@ struct fal_bpf_insn {
 #define FAL_DESC_8021AD    8 /* that tag is 802.1ad's (0x88a8) */
 #define FAL_DESC_OUTGOING  16 /* sent by this host */
 #define FAL_DESC_CSUM_PART 32 /* the L4 checksum is not filled in yet */
-#define FAL_DESC_HW_TIME   64 /* ts_ns was taken by the NIC */
+#define FAL_DESC_HW_TIME   64 /* ts_ns was taken by the NIC: kept free, no backend sets it yet */
 #define FAL_DESC_TRUNCATED 128
 #define FAL_DESC_SKIP      256 /* no packet: fills the ring up to its end */
 

@@ -208,8 +208,7 @@ void fal_tpacket_stats(struct fal_tpacket *t) {
     socklen_t size = sizeof s;
     if (getsockopt(t->fd, SOL_PACKET, PACKET_STATISTICS, &s, &size) < 0)
         return;
-    t->packets += s.tp_packets; /* reading sets them to 0 */
-    t->drops += s.tp_drops;
+    t->drops += s.tp_drops; /* reading sets it to 0 */
 }
 
 /* The kernel unbinds a socket whose device is removed; that it went down is a pending error, which

@@ -34,8 +34,7 @@ struct fal_tpacket {
     uint32_t blocks;
     uint32_t block;   /* which comes next */
     uint32_t next_at; /* in the block: where fal_tpacket_next goes on */
-    uint64_t packets; /* as counted by fal_tpacket_stats */
-    uint64_t drops;
+    uint64_t drops;   /* as counted by fal_tpacket_stats */
 };
 
 /* One packet.  The tag that the NIC or the kernel took off is in the bytes again, and in len. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from crash.hostile import Hostile, request, text
+from crash.hostile import REQUEST, Hostile, request, text
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import NULL, eventually
@@ -16,7 +16,7 @@ from fal.bindings import lib
 words = st.integers(0, 2**32 - 1)
 requests = st.builds(
     request,
-    kind=st.integers(1, 5) | words,
+    kind=st.integers(1, 6) | words,
     group=st.sampled_from([-1, 0, 42, 65535, 65536]) | st.integers(-(2**31), 2**31 - 1),
     mode=st.sampled_from([b"", b"hash", b"lb", b"LB"]) | st.binary(max_size=64),
     ring=st.sampled_from([0, 64, 1024]) | words,
@@ -24,8 +24,27 @@ requests = st.builds(
     id=st.integers(0, 2**64 - 1),
 )
 openings = st.builds(request, kind=st.just(lib.FAL_OPEN), ring=st.just(64), group=st.just(42))
-cut = st.builds(lambda message, end: message[:end], requests, st.integers(0, 87))
-messages = openings | requests | requests | cut | st.binary(max_size=200)
+cut = st.builds(lambda message, end: message[:end], requests, st.integers(0, REQUEST - 1))
+programs = st.lists(st.binary(min_size=8, max_size=8), max_size=5).map(b"".join)
+filtered = st.builds(
+    lambda filter, program, wrong, kind: (
+        request(
+            kind,
+            group=7,
+            mode=b"cbpf",
+            ring=64,
+            filter=len(filter) // 8,
+            program=(len(program) // 8 + wrong) % 2**32,
+        )
+        + filter
+        + program
+    ),
+    programs,
+    programs,
+    st.sampled_from([0, 0, 1, 2**32 - 1]),
+    st.sampled_from([lib.FAL_OPEN, lib.FAL_JOIN]),
+)
+messages = openings | requests | filtered | requests | cut | st.binary(max_size=200)
 # Who says what: several at a time, on connections of their own.
 conversations = st.lists(st.tuples(st.integers(0, 3), messages), max_size=30)
 

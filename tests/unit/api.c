@@ -53,7 +53,14 @@ int main(int argc, char **argv) {
     CHECK(fal_join(s, 7, "flew", &error) == 0);
     REFUSED(fal_join(s, 8, NULL, &error), EALREADY);
     REFUSED(fal_attach(s, device, &error), EINVAL);
+    const struct fal_bpf_insn all = {0x06, 0, 0, 1}, bad = {0xffff, 0, 0, 0}; /* ret 1; nothing */
+    REFUSED(fal_set_group_filter(s, &bad, 1, &error), EINVAL);
+    REFUSED(fal_set_group_program(s, &bad, 1, &error), EINVAL);
+    REFUSED(fal_setfilter(s, &bad, 1, &error), EINVAL);
+    REFUSED(fal_inject(s, "", 1, &error), ENOTCONN);
     CHECK(fal_leave(s, &error) == 0 && fal_join(s, 7, "LB", &error) == 0);
+    CHECK(fal_set_group_filter(s, &all, 1, &error) == 0);
+    CHECK(fal_set_group_program(s, NULL, 0, &error) == 0);
 
     /* attached, detached, attached again */
     CHECK(fal_attach(s, device, &error) == 0);
@@ -80,10 +87,17 @@ int main(int argc, char **argv) {
     CHECK(fal_start(other, &error) == 0 && fal_start(other, &error) == 0);
     CHECK(poll(&readable, 1, 10000) == 1);
     uint64_t got = 0;
-    while (got < count) {
+    CHECK(fal_setfilter(s, &all, 1, &error) == 0);
+    CHECK(fal_wait(s, 10000, &error) == 1 && fal_receive(s, 100, &batch) > 1);
+    fal_release_first(s, 1); /* the first is read, the others come again, without a filter */
+    CHECK(fal_setfilter(s, NULL, 0, &error) == 0);
+    for (got = 1; got < count;) {
         CHECK(fal_wait(s, 10000, &error) == 1);
         while (fal_receive(s, 100, &batch) > 0) {
             CHECK(batch.count <= 100 && batch.ring == 0);
+            uint8_t copy[60];
+            CHECK(fal_copy(&batch, 0, copy, sizeof copy) == 60 && batch.whole == batch.count);
+            CHECK(!memcmp(copy, batch.frames + batch.packets[0].offset, sizeof copy));
             for (uint32_t i = 0; i < batch.count; i++, got++)
                 CHECK(!memcmp(batch.frames + batch.packets[i].offset + 42, &got, sizeof got));
             fal_release(s);
@@ -95,6 +109,10 @@ int main(int argc, char **argv) {
         poll(NULL, 0, 1); /* packets are shown before they are counted */
     CHECK(fal_stats(s, &stats) == 0 && stats.recv == count && !stats.drop && !stats.ifdrop);
     CHECK(fal_stats(other, &stats) == 0 && stats.recv == 64 && stats.drop == count - 64);
+
+    uint8_t frame[60] = {0};
+    REFUSED(fal_inject(s, frame, 13, &error), EMSGSIZE);
+    CHECK(fal_inject(s, frame, sizeof frame, &error) == sizeof frame);
 
     /* once all is read, the source is over */
     CHECK(fal_receive(other, 1000, &batch) == 64);

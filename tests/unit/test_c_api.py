@@ -65,6 +65,8 @@ def test_the_example_of_fal_h(compiled, start_poller, tmp_path):
 
 @pytest.mark.parametrize("options", [(), ("-fsanitize=address,undefined",)], ids=["", "sanitized"])
 def test_every_call(compiled, start_poller, options):
+    calls = re.findall(r"\b(fal_\w+)\(", (PACKAGE / "include/fal.h").read_text().split("*/", 1)[1])
+    assert all(f"{name}(" in (HERE / "api.c").read_text() for name in calls)
     program = compiled(HERE / "api.c", "cc", *STRICT, "-g", *options)
     poller = start_poller("x", *NULL, "--wait", "2", "--count", "3000")
     done = run(program, poller.device, "3000")
