@@ -63,7 +63,8 @@ defaults and limits:
   a socket's ring holds {lib.FAL_DEFAULT_RING} packets, or what the socket asks for:
   {lib.FAL_MIN_RING} to {lib.FAL_MAX_RING}; the pool holds {lib.FAL_DEFAULT_RINGS} default rings
   besides the device's part (see --frames); at most {lib.FAL_MAX_SOCKETS} sockets,
-  {lib.FAL_MAX_GROUPS} groups, {lib.FAL_GROUP_MEMBERS} members a group, {lib.FAL_MAX_QUEUES} queues
+  {lib.FAL_MAX_GROUPS} groups, {lib.FAL_GROUP_MEMBERS} members a group,
+  {lib.FAL_MAX_QUEUES} queues, {lib.FAL_MAX_POLLERS} pollers
 """
 
 
@@ -215,7 +216,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         choices=(2048, 2112, 4096),
         default=lib.FAL_DEFAULT_FRAME_SIZE,
-        help="bytes a packet has (2048); AF_XDP takes 2048 or 4096, of which 256 are the kernel's",
+        help="bytes that a packet, or a piece of it, has (2048); AF_XDP takes 2048 or 4096, of which 256 are the kernel's",
     )
     add(
         "--hash-seed",

@@ -49,8 +49,9 @@ void fal_segment_free(struct fal_segment *segment);
  * replaced by a page of zeros when it is touched, instead of killing this process by SIGBUS. */
 int fal_segment_guard(const struct fal_segment *segment, struct fal_error *err);
 
-/* Copies a poller's part of a status out (its sockets' totals are left out), all of one moment.  0, or -1 where its writer died (or is
- * stopped) in the middle of writing: then the copy is what it left. */
+/* Copies a poller's part of a status out (its sockets' totals are left out), all of one moment.  0,
+ * or -1 where its writer died (or is stopped) in the middle of writing: then the copy is what it
+ * left. */
 int fal_status_copy(const struct fal_poller_status *from, struct fal_poller_status *to);
 
 #endif

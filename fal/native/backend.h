@@ -3,7 +3,7 @@
  *
  * Who owns a frame: the poller has a pool of them.  `refill` hands frames to the backend,
  * `rx_burst` hands them back filled; in between they are the backend's (and its NIC's).  A backend
- * never keeps more than `hold` of them.
+ * never keeps more than FAL_BACKEND_HOLD a queue of them.
  *
  * A device serves one or more pollers, which share nothing: the i-th of its chosen queues belongs to
  * poller i modulo pollers, and each poller has a pool of its own.  What one poller has of the device
@@ -50,7 +50,7 @@ struct fal_pool {
 
 /* What open found out; read once, before polling starts. */
 struct fal_backend_facts {
-    char mode[FAL_NAME_SIZE]; /* what runs really: "native", "generic", "memory" */
+    char mode[FAL_NAME_SIZE]; /* what runs really: "native", "copy", "max", … */
     uint32_t zero_copy;
     uint32_t queue_count;
     uint32_t queue[FAL_MAX_QUEUES]; /* their ids */

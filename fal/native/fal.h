@@ -138,7 +138,8 @@ int fal_fileno(struct fal_socket *s);
 int32_t fal_member(struct fal_socket *s);
 int fal_stats(struct fal_socket *s, struct fal_stats *stats);
 
-/* What is mapped of a ring; it stays so until fal_close or fal_detach and one fal_unpin for each fal_pin. */
+/* What is mapped of a ring; it stays so until fal_close or fal_detach and one fal_unpin for each
+ * fal_pin. */
 struct fal_mapping;
 uint32_t fal_rings(struct fal_socket *s);
 int fal_view(struct fal_socket *s, uint32_t ring, struct fal_view *view);

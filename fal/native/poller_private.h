@@ -48,7 +48,8 @@ struct group {
     uint8_t table[FAL_BUCKETS];
 };
 
-/* Immutable once published, but for the groups' lb turns, which are the poller's. */
+/* Immutable once published, but for what steering remembers of each group (lb's turn, rnd's
+ * generator, where rollover is), which is the poller's. */
 struct plan {
     struct group *group;
     uint32_t groups;

@@ -1,5 +1,5 @@
-/* The XDP program: some twenty instructions and maybe a filter, assembled here, so that neither a compiler for BPF nor a
- * loader library is needed.  It is attached by a bpf_link, which the kernel undoes when its last
+/* The XDP program: some twenty instructions and maybe a filter, assembled here, so that neither a
+ * compiler for BPF nor a loader library is needed.  It is attached by a bpf_link, which the kernel undoes when its last
  * descriptor is closed: also after kill -9.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
