@@ -216,7 +216,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         choices=(2048, 2112, 4096),
         default=lib.FAL_DEFAULT_FRAME_SIZE,
-        help="bytes that a packet, or a piece of it, has (2048); AF_XDP takes 2048 or 4096, of which 256 are the kernel's",
+        help="bytes that a packet, or a piece of it, has (2048); AF_XDP takes 2048 or 4096, of"
+        " which 256 are the kernel's",
     )
     add(
         "--hash-seed",
