@@ -3,8 +3,8 @@
 One connection of the control socket is one FAL socket; when it closes, for whatever reason, its
 socket goes, and with it its ring and its frames.  What a client sends is read as one fixed-size
 message or refused; nothing it does can block this thread: every send is non-blocking, and a client
-that does not take its reply is dropped.  Descriptors that a client sends are never received: recv()
-discards them.
+that does not take its reply is dropped.  Descriptors that a client sends are refused by the kernel;
+before Linux 6.16 recv() discards them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fal.runtime import share_with_group
 REQUEST_SIZE = ffi.sizeof("struct fal_request")
 INSTRUCTION_SIZE = ffi.sizeof("struct fal_bpf_insn")
 LONGEST_REQUEST = REQUEST_SIZE + 2 * lib.FAL_BPF_MAX * INSTRUCTION_SIZE
+SO_PASSRIGHTS = 83  # asm-generic/socket.h; inherited by what is accepted
 PENDING_SECONDS = 5.0  # a connection that asks for nothing is closed
 PENDING_PER_USER = 16
 LONGEST_PATH = 107  # sun_path, less the NUL
@@ -49,7 +50,9 @@ class Connection:
     wake: socket.socket | None = None
     transmit: Any = None  # struct fal_segment *
     ring: int = 0  # offset of its ring
-    sender: socket.socket | None = None
+    sender: socket.socket | None = None  # by which its worker wakes the poller, and his end
+    sender_end: socket.socket | None = None
+    sends: bool = False
 
 
 class Control:
@@ -82,6 +85,8 @@ class Control:
         path.unlink(missing_ok=True)  # a crash left it: the directory is locked, and nobody runs
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.setblocking(False)
+        with suppress(OSError):  # before Linux 6.16 they are received, and closed at once
+            self.listener.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
         old = os.umask(0o117)
         try:
             self.listener.bind(str(path))
@@ -150,7 +155,7 @@ class Control:
             lib.fal_segment_free(c.cursors)
         if c.transmit:
             lib.fal_segment_free(c.transmit)
-        for end in (c.wake, c.sender):
+        for end in (c.wake, c.sender, c.sender_end):
             if end:
                 end.close()
 
@@ -244,11 +249,11 @@ class Control:
             undo.append(lambda: self.admission.release(number))
             offset = self.rings_offset + slot * ffi.sizeof("struct fal_desc")
             c.cursors = ffi.new("struct fal_segment *")
+            undo.append(lambda: self.free(c))
             err = ffi.new("struct fal_error *")
             checked(lib.fal_cursor_page_create(c.cursors, err), err)
             c.wake, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             c.wake.shutdown(socket.SHUT_RD)  # whatever the worker sent would lie there for ever
-            undo.append(lambda: self.free(c))
             self.enter(member, request)
             undo.append(lambda: self.groups.remove(member))
             fds.append(os.open(f"/proc/self/fd/{self.status_fd}", os.O_RDONLY | os.O_CLOEXEC))
@@ -279,21 +284,28 @@ class Control:
         return self.reply(lib.FAL_START)
 
     def transmit(self, c: Connection, member: Socket, fds: list[int]) -> Any:
-        """Give a socket its transmit area: the first time that it sends."""
+        """Give a socket its transmit area; after a fork another process may ask again.
+
+        Each step is done once, also where descriptors were short for the next one.
+        """
         if not self.max_send:
             raise FalError(errno.EOPNOTSUPP, "nothing can be sent on this device")
-        if c.transmit:
-            raise FalError(errno.EALREADY, "this socket has its transmit area already")
-        err, area = ffi.new("struct fal_error *"), ffi.new("struct fal_segment *")
-        checked(lib.fal_transmit_area_create(area, err), err)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        theirs.shutdown(socket.SHUT_RD)  # it is one-way
-        fds += [os.dup(area.fd), theirs.detach()]
-        offered = lib.fal_device_transmit(
-            self.device, member.number, area, c.ring, ours.fileno(), err
-        )
-        c.transmit, c.sender = area, ours
-        checked(offered, err)
+        err = ffi.new("struct fal_error *")
+        if c.transmit is None:
+            area = ffi.new("struct fal_segment *")
+            checked(lib.fal_transmit_area_create(area, err), err)
+            c.transmit = area
+        if c.sender is None or c.sender_end is None:
+            c.sender, c.sender_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            c.sender_end.shutdown(socket.SHUT_RD)  # it is one-way
+        if not c.sends:
+            offered = lib.fal_device_transmit(
+                self.device, member.number, c.transmit, c.ring, c.sender.fileno(), err
+            )
+            checked(offered, err)
+            c.sends = True
+        fds.append(os.dup(c.transmit.fd))
+        fds.append(os.dup(c.sender_end.fileno()))
         reply = self.reply(lib.FAL_TRANSMIT)
         reply.poller = member.number % len(self.arenas)
         return reply

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -487,6 +488,8 @@ def device_watch(
 def serve(options: argparse.Namespace, stack: ExitStack) -> int:
     """Set everything up, run, and take it all down again; returns the exit status."""
     directory = runtime.make_directory()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a socket that sends takes five
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signals, signals_in = (stack.enter_context(end) for end in socket.socketpair())
     signals.setblocking(False)
     signals_in.setblocking(False)

@@ -182,8 +182,12 @@ static int create_workers(const char *name, uint64_t size, struct fal_segment *s
         return fal_fail(err, errno, "no memory for a worker's %s: %s", name, strerror(errno));
     munmap(writable.address, writable.size);
     if (fcntl(writable.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
-        fal_segment_map(writable.fd, size, 0, s, err) < 0 || fal_segment_guard(s, err) < 0) {
+        fal_segment_map(writable.fd, size, 0, s, err) < 0) {
         close(writable.fd);
+        return -1;
+    }
+    if (fal_segment_guard(s, err) < 0) {
+        fal_segment_free(s);
         return -1;
     }
     return 0;

@@ -207,9 +207,12 @@ static int ask_for(struct fal_socket *s, struct attachment *a, uint32_t type,
     struct fal_request request = request_of(s, type);
     if (type != FAL_JOIN)
         request.filter = request.program = 0;
-    if (a->ended.code)
-        return fal_fail(err, a->ended.code, "%s", a->ended.text);
-    struct fal_error local;
+    struct fal_error local = a->ended;
+    if (local.code) {
+        if (fd_count)
+            *fd_count = 0;
+        return fal_fail(err, local.code, "%s", local.text);
+    }
     if (fal_control_ask(a->control, &request, s->group_filter.instructions,
                         s->group_program.instructions, reply, fds, fd_count, &local) < 0) {
         if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
@@ -475,6 +478,8 @@ static bool may_read(struct fal_socket *s) {
     }
     for (uint32_t i = 0; i < s->rings; i++) /* another process may have read before */
         s->ring[i].next = s->ring[i].seen = fal_load_acquire(s->ring[i].consumer);
+    if (s->sender.area)
+        s->sender.next = fal_load_acquire(&s->sender.area->producer);
     s->held = s->matched = 0;
     *s->is_reader = 1;
     return true;
@@ -687,9 +692,10 @@ uint32_t fal_copy(const struct fal_batch *batch, uint32_t i, void *to, uint32_t 
 static void listen_for_end(struct fal_socket *s, struct attachment *a) {
     struct fal_reply reply;
     struct fal_error why;
-    ssize_t n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT);
+    /* It stays there, for another process that reads after this one. */
+    ssize_t n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT | MSG_PEEK);
     if (n < 0 && errno == ECONNRESET) /* our last request was not read; a last word may follow */
-        n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT);
+        n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT | MSG_PEEK);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n == sizeof reply && reply.type == FAL_BYE) {
@@ -763,8 +769,10 @@ static int get_area(struct fal_socket *s, struct fal_error *err) {
         const struct fal_ring *ring =
             (const struct fal_ring *)s->ring[reply.poller].slots - 1; /* its head lies before it */
         s->poller = (struct fal_bell){.seq = &((struct fal_arena *)arena)->transmit_seq};
-        s->sender = (struct fal_sender){.area = (struct fal_transmit *)m->transmit.address,
-                                        .transmitted = &ring->transmitted};
+        struct fal_transmit *area = (struct fal_transmit *)m->transmit.address;
+        s->sender = (struct fal_sender){.area = area,
+                                        .transmitted = &ring->transmitted,
+                                        .next = fal_load_acquire(&area->producer)};
         s->wake_poller = fds[1];
         fds[1] = -1;
     }

@@ -4,8 +4,9 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "defrag.h"
 
+/* Stamps may go back a little, from one queue to another: so within two seconds either way. */
 static int is_alive(const struct fal_decision *d, uint64_t now_ns) {
-    return d->seen_ns && now_ns - d->seen_ns < FAL_DEFRAG_NS;
+    return d->seen_ns && now_ns - d->seen_ns + FAL_DEFRAG_NS < 2ull * FAL_DEFRAG_NS;
 }
 
 /* The datagram's own, else the one to be replaced: the first that is free, else the oldest. */
@@ -36,7 +37,7 @@ uint32_t fal_defrag(struct fal_defrag *d, uint32_t group, const struct fal_flow 
         it->first = 0;
     }
     it->datagram = datagram;
-    it->seen_ns = now_ns;
+    it->seen_ns = known && it->seen_ns > now_ns ? it->seen_ns : now_ns;
     it->first |= first;
     return it->hash;
 }

@@ -488,12 +488,14 @@ static uint32_t send_some(struct fal_poller *p, struct socket_ring *s, uint32_t 
     return taken;
 }
 
-/* What a socket wanted sent before it goes. */
+/* What a socket wanted sent before it goes: one area full, however fast its worker refills it. */
 static void send_last(struct fal_poller *p, struct socket_ring *s) {
-    while (send_some(p, s, FAL_BURST))
+    uint32_t n, left = FAL_TX_SLOTS;
+    for (; left && (n = send_some(p, s, left < FAL_BURST ? left : FAL_BURST)); left -= n)
         take_back_sent(p);
-    if (s->transmitter && !s->broken) /* more than may lie with the backend */
-        p->mine->send_failed += fal_transmitter_waiting(s->transmitter);
+    uint32_t waiting = s->transmitter && !s->broken ? fal_transmitter_waiting(s->transmitter) : 0;
+    if (waiting <= FAL_TX_SLOTS) /* more than may lie with the backend */
+        p->mine->send_failed += waiting;
 }
 
 /* Whether there was something to send. */
@@ -505,9 +507,11 @@ static bool transmit(struct fal_poller *p) {
     return left < FAL_BURST;
 }
 
-/* Asks to be woken by who transmits; false: somebody wants to already. */
+/* Asks to be woken by who transmits; false: somebody wants to already, and can. */
 static bool arm_for_senders(struct fal_poller *p) {
     fal_bell_arm(transmit_seq(p));
+    if (p->sending == FAL_TX_FRAMES || !p->free_count)
+        return true;
     for (uint32_t i = 0; i < p->plan->sockets; i++) {
         const struct fal_transmitter *t = fal_load_acquire(&p->plan->socket[i]->transmitter);
         if (t && fal_transmitter_waiting(t) && !p->plan->socket[i]->broken)
@@ -519,11 +523,10 @@ static bool arm_for_senders(struct fal_poller *p) {
 /* Edge-triggered: a worker that shuts its end, or fills it, keeps nobody awake. */
 static void hear_senders(struct fal_poller *p) {
     struct epoll_event event[16];
-    char bytes[256];
+    char bytes[4096];
     int n = epoll_wait(p->senders, event, 16, 0);
-    for (int i = 0; i < n; i++)
-        while (recv(event[i].data.fd, bytes, sizeof bytes, MSG_DONTWAIT) == sizeof bytes)
-            ;
+    for (int i = 0; i < n; i++) /* once: whoever sends on and on is an edge on and on, no more */
+        (void)!recv(event[i].data.fd, bytes, sizeof bytes, MSG_DONTWAIT);
 }
 
 /* ---- a new plan ------------------------------------------------------------------------------ */
@@ -762,8 +765,8 @@ int fal_poller_run(struct fal_poller *p, struct fal_error *err) {
         result = loop(p, err);
         pthread_mutex_lock(&p->lock);
         take_in_pending(p);
-        while (result == 0 && transmit(p)) /* what was asked for before the end */
-            ;
+        for (uint32_t i = 0; result == 0 && i < p->plan->sockets; i++)
+            send_last(p, p->plan->socket[i]);
         tick(p);
         p->running = false; /* from now on the control thread adopts plans itself */
         pthread_mutex_unlock(&p->lock);

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import mmap
 import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 
@@ -178,6 +180,61 @@ def test_null_sends_nowhere(start_poller):
             s.inject(bytes(2049))
 
 
+def test_who_reads_after_a_fork_sends_too(make_veth, start_poller):
+    """The other has sent in between, and is dead; or was the first to send at all."""
+    veth = make_veth()
+    poller = start_poller(veth.device, namespace=veth.inside)
+    for before in (1, 0):
+        with listener(veth) as outside, fal.open(poller.device) as s:
+            sent = s.inject_many(FRAMES[:before])
+            if (pid := os.fork()) == 0:
+                time.sleep(0.1)
+                os._exit(9 if s.inject_many(FRAMES[11:21]) == 10 else 1)  # once its parent is dead
+            sent += s.inject_many(FRAMES[1:11])
+            lib.fal_detach(s._handle, ffi.NULL)  # who goes lets the other read
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+            assert hear(outside, sent + 10) == FRAMES[:before] + FRAMES[1:21]
+
+
+def test_a_sender_that_never_stops_holds_nobody_up(start_poller):
+    """Not when it leaves while it goes on filling its area, nor when fal-poller is to end."""
+    poller = start_poller("x", *NULL, "--wait", "9", "--idle", "sleep")
+    stopped = threading.Event()
+
+    def flood(sender, fd):
+        while not stopped.is_set():
+            sender.area.producer = transmitted() + SLOTS  # all of length 0: never sent
+            with contextlib.suppress(OSError):
+                os.write(fd, bytes(65536))
+
+    with fal.open(poller.device) as honest, Hostile(poller).open(ring=64) as h:
+        sender = Sender(h)
+        os.set_blocking(sender.wake_fd, False)
+        at = h.ring_offset + dict(ffi.typeof("struct fal_ring").fields)["transmitted"].offset
+        words, fd = memoryview(mmap.mmap(h.arena_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)), 0
+        words, fd = words.cast("I"), os.dup(sender.wake_fd)
+
+        def transmitted():
+            return words[at // 4]
+
+        threads = [threading.Thread(target=flood, args=(sender, fd)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(20):
+                honest.join(1)
+                honest.leave()
+            h.control.close()
+            eventually(lambda: len(poller.look()["sockets"]) == 1)
+            honest.join(2)
+            assert poller.stop() == 0
+        finally:
+            stopped.set()
+            for thread in threads:
+                thread.join()
+            os.close(fd)
+
+
 def test_one_process_sends(start_poller):
     poller = start_poller("x", *NULL, "--wait", "9")
     with fal.open(poller.device) as s:
@@ -215,7 +272,7 @@ def test_hostile_senders(make_veth, start_poller):
     with fal.open(poller.device, group=1) as honest:
         with Hostile(poller).open(ring=64) as h:
             sender = Sender(h)
-            assert h.ask(lib.FAL_TRANSMIT).code == errno.EALREADY
+            sender = Sender(h)  # asked again: the same
             for i, length in enumerate((0, 13, 1523, 4097, 2**31, 2**32 - 1)):
                 sender.area.length[i] = length
                 sender.area.producer = i + 1
