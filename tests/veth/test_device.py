@@ -185,7 +185,7 @@ def test_what_cannot_be_had(make_veth, start_poller):
 
     line = refused("lo")
     assert "MTU of lo, 65536," in line
-    assert "ip link set dev lo mtu" in line
+    assert "--frame-size 4096" in line
 
     ip("-n", veth.inside.name, "link", "set", "lo", "mtu", "1500")
     line = refused("lo", "--mode", "native")

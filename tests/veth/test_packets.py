@@ -175,10 +175,6 @@ def test_a_flood_on_one_queue_costs_the_others_no_turn(make_veth, start_poller):
 
 def test_larger_frames(make_veth, start_poller):
     veth = make_veth(mtu=3000)
-    line = start_poller(veth.device, namespace=veth.inside, ready=False).refused()
-    assert "MTU" in line
-    assert "3000" in line
-    assert "--frame-size 4096" in line
     frames = [udp(("10.0.0.1", n), ("10.0.0.2", 53), bytes(n - 42)) for n in range(60, 3015, 50)]
     for mode in MODES:
         poller = start_poller(
@@ -187,4 +183,5 @@ def test_larger_frames(make_veth, start_poller):
         with fal.open(poller.device) as s:
             send_slowly(veth, frames, s)
             assert [frame for _, frame in received(s)] == frames
+        assert not poller.stat()["chains"]
         assert poller.stop() == 0
