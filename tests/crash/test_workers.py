@@ -27,17 +27,21 @@ def members(report, group=42):
     return {m["pid"]: m for g in report["groups"] if g["id"] == group for m in g["members"]}
 
 
-def test_a_stopped_worker_costs_nobody_a_packet(make_veth, start_poller, start_worker):
-    veth = make_veth()
-    poller = start_poller(veth.device, namespace=veth.inside)
+WAYS = [("generic", 1, 1), ("native", 4, 2), ("tpacket", 1, 1)]
+
+
+@pytest.mark.parametrize("served", WAYS, indirect=True)
+def test_a_stopped_worker_costs_nobody_a_packet(served, start_worker):
+    veth, poller = served
     victim, *fellows = (start_worker(poller, 42, "hash", ring=1024) for _ in range(3))
     others = [start_worker(poller, 7, "lb"), start_worker(poller)]
+    rings = len(poller.look()["cpus"])
     with Traffic(veth, 10000) as traffic:
         time.sleep(0.3)
         victim.signal(signal.SIGSTOP)
         time.sleep(3)
         before = members(poller.look())[victim.pid]
-        assert before["in_ring"] == 1024  # its quota, and no more
+        assert before["in_ring"] == 1024 * rings  # its quota, and no more
         victim.signal(signal.SIGCONT)
         goal = before["consumed"] + 2000
         eventually(lambda: members(poller.look())[victim.pid]["consumed"] > goal)
@@ -111,10 +115,10 @@ def test_a_worker_killed_a_thousand_times(before_others, start_poller, start_wor
     segment.close()
 
 
-def test_others_lose_nothing_by_a_death(make_veth, start_poller, start_worker):
+@pytest.mark.parametrize("served", WAYS, indirect=True)
+def test_others_lose_nothing_by_a_death(served, start_worker):
     """On a device: with every kill some packets are abandoned, and nobody else misses any."""
-    veth = make_veth()
-    poller = start_poller(veth.device, namespace=veth.inside)
+    veth, poller = served
     idle = poller.look()["frames_free"]
     fellows = [start_worker(poller, 42, "hash") for _ in range(2)]
     other, alone = start_worker(poller, 7, "lb"), start_worker(poller)

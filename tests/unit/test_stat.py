@@ -21,6 +21,7 @@ POLLER = {
         "backend",
         "mode",
         "zero_copy",
+        "chains",
         "cpus",
         "sent",
         "send_failed",
