@@ -202,13 +202,18 @@ def test_join_and_leave_under_traffic(served, runtime, tmp_path):
             m.own = eventually(books_closed)["consumed"] - sum(other.own for other in gone)
             close(m)
 
-        def books_closed():
+        def group():
             (g,) = (g for g in stat.report(segment)["groups"] if g["id"] == 1)
+            return g
+
+        def books_closed():
+            g = group()
             return g["gone"] if not any(member["left"] for member in g["members"]) else None
 
         def close(m):
             m.socket.close()
             members.remove(m)
+            eventually(lambda: len(group()["members"]) == len(members))  # it is heard of later
             gone.append(m)
             m.own = m.own or len(m.got)
             settle()
