@@ -333,6 +333,8 @@ def compiled(directory, text, *options):
     return made
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 def test_the_c_library(make_veth, start_poller, tmp_path):
     veth = make_veth(mtu=MTU)
     poller = start_poller(veth.device, namespace=veth.inside)
