@@ -126,6 +126,14 @@ class Veth:
         for frame in frames:
             self.sender.send(frame)
 
+    def use_queue(self, queue: int) -> None:
+        """Have the outer end, of four queues, send all its packets on one (XPS)."""
+        for q in range(4):
+            cpus = f"{(1 << (os.cpu_count() or 1)) - 1 if q == queue else 0:x}"
+            path = f"/sys/class/net/{self.peer}/queues/tx-{q}/xps_cpus"
+            command = self.outside.command("sh", "-c", f"echo {cpus} > {path}")
+            subprocess.run(command, check=True)
+
     def delete(self) -> None:
         self.sender.close()
         self.inside.delete()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
 
 import pytest
 from support import eventually, received, udp
@@ -98,12 +97,7 @@ def test_lb(both):
 
 def test_qm(both):
     def send(veth, n):
-        """On queue n modulo 4 (XPS)."""
-        for q in range(4):
-            path = f"/sys/class/net/{veth.peer}/queues/tx-{q}/xps_cpus"
-            cpus = f"{(1 << os.cpu_count()) - 1 if q == n % 4 else 0:x}"
-            command = veth.outside.command("sh", "-c", f"echo {cpus} > {path}")
-            subprocess.run(command, check=True)
+        veth.use_queue(n % 4)
         veth.send(frame(n))
 
     kernel, ours = both("qm", 3, 12, send, queues=4)

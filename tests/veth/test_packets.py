@@ -1,11 +1,9 @@
 """What arrives is what was sent: bytes, order, number, time and queue."""
 
-import os
 import random
 import signal
 import socket
 import struct
-import subprocess
 import time
 from collections import Counter
 
@@ -113,22 +111,13 @@ def test_bytes_order_once(served):
     assert poller.stop() == 0
 
 
-def use_queue(veth, queue):
-    """Have the outer end send all its packets on one queue (XPS)."""
-    for q in range(4):
-        cpus = f"{(1 << os.cpu_count()) - 1 if q == queue else 0:x}"
-        path = f"/sys/class/net/{veth.peer}/queues/tx-{q}/xps_cpus"
-        command = veth.outside.command("sh", "-c", f"echo {cpus} > {path}")
-        subprocess.run(command, check=True)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_the_queue_is_told(make_veth, start_poller, mode):
     veth = make_veth(queues=4)
     poller = start_poller(veth.device, "--mode", mode, namespace=veth.inside)
     with fal.open(poller.device) as s:
         for queue in range(4):
-            use_queue(veth, queue)
+            veth.use_queue(queue)
             veth.send(udp(("10.0.0.1", 1), ("10.0.0.2", queue)))
             (meta,) = s.recv_batch(timeout=5).meta
             # generic XDP is told of one queue less than there is, by the kernel
@@ -149,7 +138,7 @@ def test_some_queues(make_veth, start_poller):
         host.settimeout(5)
         with fal.open(poller.device) as s:
             for queue, frame in enumerate(frames):
-                use_queue(veth, queue)
+                veth.use_queue(queue)
                 veth.send(frame)
             assert [host.recv(2048), host.recv(2048)] == frames[1::2]
             eventually(lambda: s.stats().recv == 2)
@@ -165,7 +154,7 @@ def test_a_flood_on_one_queue_costs_the_others_no_turn(make_veth, start_poller):
     with fal.open(poller.device) as s:
         poller.process.send_signal(signal.SIGSTOP)
         for queue, n in ((0, 1500), (1, 1), (2, 1), (3, 1)):
-            use_queue(veth, queue)
+            veth.use_queue(queue)
             veth.send(*[udp(("10.0.0.1", queue), ("10.0.0.2", 2))] * n)
         poller.process.send_signal(signal.SIGCONT)
         eventually(lambda: s.stats().recv == 1503)
