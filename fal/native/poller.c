@@ -15,6 +15,7 @@
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
 #define ROOM_NS 50000ull   /* how often to look whether a full ring has room again */
 #define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
+#define REST_NS 8000000ull /* the first tick after the last packet; each is twice as far, to 1 s */
 
 static uint64_t now_ns(clockid_t clock) {
     struct timespec t;
@@ -682,7 +683,7 @@ static uint32_t wanted(struct fal_poller *p) {
 
 static int loop(struct fal_poller *p, struct fal_error *err) {
     struct burst burst;
-    uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0;
+    uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0, rest = SECOND;
     bool told_drained = false;
 
     while (!fal_load_acquire(&p->stop)) {
@@ -711,13 +712,16 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         now = now_ns(CLOCK_MONOTONIC);
         if (now >= next_tick) {
             tick(p);
-            next_tick = now + SECOND;
+            next_tick = now + rest;
+            rest = 2 * rest < SECOND ? 2 * rest : SECOND;
         }
         if (busy) {
             idle_since = 0;
         } else if (!idle_since) {
             idle_since = now;
             reclaim_all(p);
+            rest = REST_NS; /* workers still read what came last: the books follow them */
+            next_tick = next_tick < now + rest ? next_tick : now + rest;
         }
         fal_poller_refill(p);
         if (busy)
