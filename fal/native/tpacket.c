@@ -46,8 +46,10 @@ static int find_device(struct fal_tpacket *t, struct fal_error *err) {
     t->max_send = ETH_HLEN + TAG + (uint32_t)r.ifr_mtu;
     if (ioctl(t->fd, SIOCGIFHWADDR, &r) < 0)
         return no_socket(t->device, err);
-    t->loopback = r.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK;
-    if (r.ifr_hwaddr.sa_family != ARPHRD_ETHER && !t->loopback)
+    /* On the loopback device each packet would come twice. */
+    if (r.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK)
+        return set(t->fd, PACKET_IGNORE_OUTGOING, 1) < 0 ? no_socket(t->device, err) : 0;
+    if (r.ifr_hwaddr.sa_family != ARPHRD_ETHER)
         return fal_fail(err, EINVAL, "%s is no Ethernet device (link type %u)", t->device,
                         r.ifr_hwaddr.sa_family);
     return 0;
@@ -73,9 +75,10 @@ static int make_ring(struct fal_tpacket *t, uint32_t retire_ms, struct fal_error
     return 0;
 }
 
-int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks, uint32_t retire_ms,
-                     bool promisc, struct fal_error *err) {
-    *t = (struct fal_tpacket){.device = device, .blocks = blocks};
+int fal_tpacket_open(struct fal_tpacket *t, struct fal_tpacket_place *place, const char *device,
+                     uint32_t blocks, uint32_t retire_ms, bool promisc, struct fal_error *err) {
+    *t = (struct fal_tpacket){.device = device, .blocks = blocks, .place = place};
+    *place = (struct fal_tpacket_place){0};
     t->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* 0: it receives nothing */
     if (t->fd < 0)
         return no_socket(device, err);
@@ -92,32 +95,36 @@ int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks,
     return 0;
 }
 
-void fal_tpacket_close(struct fal_tpacket *t) {
+/* A mapping holds the socket as a descriptor does, in its group, too. */
+void fal_tpacket_leave(struct fal_tpacket *t) {
     if (t->map)
-        munmap(t->map, fal_tpacket_size(t));
-    t->map = NULL;
+        mmap(t->map, fal_tpacket_size(t), PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1,
+             0);
     if (t->fd >= 0)
         close(t->fd);
     t->fd = -1;
 }
 
-static int bind_to(struct fal_tpacket *t) {
-    const struct sockaddr_ll address = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)t->ifindex};
-    return bind(t->fd, (const struct sockaddr *)&address, sizeof address);
+void fal_tpacket_close(struct fal_tpacket *t) {
+    fal_tpacket_leave(t);
+    if (t->map)
+        munmap(t->map, fal_tpacket_size(t));
+    t->map = NULL;
 }
 
-/* A socket must receive before it can join, and then it would get what is another member's: so a
- * filter lets nothing in until it has joined. */
-static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct fal_error *err) {
+int fal_tpacket_stop(struct fal_tpacket *t) {
     struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
     const struct sock_fprog reject = {1, &nothing};
+    return setsockopt(t->fd, SOL_SOCKET, SO_ATTACH_FILTER, &reject, sizeof reject);
+}
+
+static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct fal_error *err) {
     uint32_t word = fanout->group | (uint32_t)fanout->type << 16;
     socklen_t size = sizeof word;
-    int zero = 0;
-    if (setsockopt(t->fd, SOL_SOCKET, SO_ATTACH_FILTER, &reject, sizeof reject) < 0 ||
-        bind_to(t) < 0)
-        return no_socket(t->device, err);
+    const struct {
+        uint16_t n;
+        const struct fal_bpf_insn *program;
+    } program = {fanout->instructions, fanout->program}; /* a sock_fprog */
     if (setsockopt(t->fd, SOL_PACKET, PACKET_FANOUT, &word, sizeof word) < 0) {
         if (errno == EINVAL)
             return fal_fail(err, EINVAL,
@@ -132,69 +139,88 @@ static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct
     }
     if (getsockopt(t->fd, SOL_PACKET, PACKET_FANOUT, &word, &size) == 0)
         fanout->group = (uint16_t)word;
-    if (setsockopt(t->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero) < 0)
-        return no_socket(t->device, err);
+    if (fanout->program &&
+        setsockopt(t->fd, SOL_PACKET, PACKET_FANOUT_DATA, &program, sizeof program) < 0)
+        return fal_fail(err, errno, "the kernel does not take the program of group %u: %s",
+                        fanout->group, strerror(errno));
     return 0;
 }
 
+/* A socket must receive before it can join, and then it would get what is another member's: so a
+ * filter lets nothing in until it has joined. */
 int fal_tpacket_start(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
                       struct fal_error *err) {
-    if (fanout)
-        return join(t, fanout, err);
-    return bind_to(t) < 0 ? no_socket(t->device, err) : 0;
+    const struct sockaddr_ll address = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)t->ifindex};
+    int zero = 0;
+    if (t->receives)
+        return fanout ? join(t, fanout, err) : 0;
+    if (fal_tpacket_stop(t) < 0 ||
+        bind(t->fd, (const struct sockaddr *)&address, sizeof address) < 0)
+        return no_socket(t->device, err);
+    if (fanout && join(t, fanout, err) < 0)
+        return -1;
+    if (setsockopt(t->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero) < 0)
+        return no_socket(t->device, err);
+    t->receives = true;
+    return 0;
 }
 
 /* ---- receiving ------------------------------------------------------------------------------- */
 
-static struct tpacket_hdr_v1 *block_of(struct fal_tpacket *t) {
-    uint64_t at = (uint64_t)t->block * FAL_TPACKET_BLOCK;
-    return &((struct tpacket_block_desc *)(t->map + at))->hdr.bh1;
-}
-
 /* The block's status is the barrier, as the kernel wants it: load-acquire before its packets are
  * read, store-release after. */
-bool fal_tpacket_block(struct fal_tpacket *t, uint32_t *packets) {
-    struct tpacket_hdr_v1 *block = block_of(t);
-    if (!(__atomic_load_n(&block->block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER))
-        return false;
-    *packets = block->num_pkts;
-    t->next_at = block->offset_to_first_pkt;
-    return true;
-}
-
-void fal_tpacket_release(struct fal_tpacket *t) {
-    __atomic_store_n(&block_of(t)->block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
-    t->block = (t->block + 1) % t->blocks;
-}
-
-static void put_tag_back(struct fal_tpacket_packet *p) {
-    const uint16_t tag[2] = {htons(p->vlan_tpid), htons(p->vlan_tci)};
-    memmove(p->data - TAG, p->data, ADDRESSES);
-    memcpy(p->data - TAG + ADDRESSES, tag, TAG);
-    p->data -= TAG;
-    p->caplen += TAG;
-    p->len += TAG;
-}
-
-void fal_tpacket_next(struct fal_tpacket *t, struct fal_tpacket_packet *p) {
-    uint8_t *at = t->map + (uint64_t)t->block * FAL_TPACKET_BLOCK + t->next_at;
-    const struct tpacket3_hdr *h = (const struct tpacket3_hdr *)at;
-    const struct sockaddr_ll *from =
-        (const struct sockaddr_ll *)(at + TPACKET_ALIGN(sizeof(struct tpacket3_hdr)));
-    t->next_at += h->tp_next_offset;
-    *p = (struct fal_tpacket_packet){
-        .ts_ns = h->tp_sec * SECOND + h->tp_nsec,
-        .data = at + h->tp_mac,
-        .caplen = h->tp_snaplen,
-        .len = h->tp_len,
-        .outgoing = from->sll_pkttype == PACKET_OUTGOING,
-        .csum_part = h->tp_status & TP_STATUS_CSUMNOTREADY,
-    };
-    if (h->tp_status & TP_STATUS_VLAN_VALID && p->caplen >= ADDRESSES) {
-        p->vlan_tci = (uint16_t)h->hv1.tp_vlan_tci;
-        p->vlan_tpid = h->tp_status & TP_STATUS_VLAN_TPID_VALID ? h->hv1.tp_vlan_tpid : ETH_P_8021Q;
-        put_tag_back(p);
+uint32_t fal_tpacket_block(struct fal_tpacket *t) {
+    struct fal_tpacket_place *p = t->place;
+    while (!p->left) {
+        uint64_t at = (uint64_t)p->block * FAL_TPACKET_BLOCK;
+        struct tpacket_hdr_v1 *block = &((struct tpacket_block_desc *)(t->map + at))->hdr.bh1;
+        if (p->open) {
+            __atomic_store_n(&block->block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+            p->block = (p->block + 1) % t->blocks;
+            p->open = 0;
+        } else if (__atomic_load_n(&block->block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) {
+            p->left = block->num_pkts;
+            p->next_at = block->offset_to_first_pkt;
+            p->open = 1;
+        } else {
+            break;
+        }
     }
+    return p->left;
+}
+
+/* In front of the packet is room for it, by PACKET_RESERVE. */
+static void put_tag_back(struct fal_tpacket *t, const struct tpacket3_hdr *h, struct fal_desc *d) {
+    uint16_t tpid = h->tp_status & TP_STATUS_VLAN_TPID_VALID ? h->hv1.tp_vlan_tpid : ETH_P_8021Q;
+    const uint16_t tag[2] = {htons(tpid), htons((uint16_t)h->hv1.tp_vlan_tci)};
+    uint8_t *data = t->map + (d->offset -= TAG);
+    memmove(data, data + TAG, ADDRESSES);
+    memcpy(data + ADDRESSES, tag, TAG);
+    d->len += TAG;
+}
+
+void fal_tpacket_next(struct fal_tpacket *t, struct fal_desc *d) {
+    uint64_t at = (uint64_t)t->place->block * FAL_TPACKET_BLOCK + t->place->next_at;
+    const struct tpacket3_hdr *h = (const struct tpacket3_hdr *)(t->map + at);
+    const struct sockaddr_ll *from =
+        (const struct sockaddr_ll *)(t->map + at + TPACKET_ALIGN(sizeof *h));
+    uint32_t caplen = h->tp_snaplen;
+    t->place->next_at += h->tp_next_offset;
+    t->place->left--;
+    *d = (struct fal_desc){
+        .ts_ns = h->tp_sec * SECOND + h->tp_nsec,
+        .offset = at + h->tp_mac,
+        .len = h->tp_len,
+    };
+    if (h->tp_status & TP_STATUS_VLAN_VALID && caplen >= ADDRESSES) {
+        put_tag_back(t, h, d);
+        caplen += TAG;
+    }
+    d->caplen = (uint16_t)(caplen < UINT16_MAX ? caplen : UINT16_MAX);
+    d->flags = (uint16_t)(FAL_DESC_FIRST | (d->caplen < d->len ? FAL_DESC_TRUNCATED : 0) |
+                          (from->sll_pkttype == PACKET_OUTGOING ? FAL_DESC_OUTGOING : 0) |
+                          (h->tp_status & TP_STATUS_CSUMNOTREADY ? FAL_DESC_CSUM_PART : 0));
 }
 
 /* ---- the rest -------------------------------------------------------------------------------- */
@@ -208,7 +234,9 @@ void fal_tpacket_stats(struct fal_tpacket *t) {
     socklen_t size = sizeof s;
     if (getsockopt(t->fd, SOL_PACKET, PACKET_STATISTICS, &s, &size) < 0)
         return;
-    t->drops += s.tp_drops; /* reading sets it to 0 */
+    /* Reading sets them to 0, in whichever process; the first counts the second, too. */
+    __atomic_fetch_add(&t->place->received, s.tp_packets - s.tp_drops, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&t->place->dropped, s.tp_drops, __ATOMIC_RELAXED);
 }
 
 /* The kernel unbinds a socket whose device is removed; that it went down is a pending error, which

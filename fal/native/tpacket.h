@@ -5,12 +5,11 @@
  * until it is full, or `retire_ms` after its first packet; then it is ours until we give it back.
  * Blocks come in order, one at a time:
  *
- *     while (fal_tpacket_block(t, &n))      n packets lie in the block
+ *     while (n = fal_tpacket_block(t))      n packets are left in the block
  *         for (; n; n--) {
- *             fal_tpacket_next(t, &packet); they are read once each, in place
+ *             fal_tpacket_next(t, &packet); each once; their bytes lie at t->map + packet.offset
  *             …
- *         }
- *         fal_tpacket_release(t);           from here on they may be overwritten
+ *         }                                 the next fal_tpacket_block gives it back
  *
  * A slow trickle fills a block with one packet every retire_ms: who stands still for blocks *
  * retire_ms loses packets, however small they are.
@@ -24,60 +23,64 @@
 
 #define FAL_TPACKET_BLOCK 131072 /* bytes: holds the largest packet there is */
 
+/* Where its reader is, and what the kernel counted: for a fork, in memory that it shares. */
+struct fal_tpacket_place {
+    uint32_t block;   /* the one that is open, or comes next */
+    uint32_t next_at; /* in it: where fal_tpacket_next goes on */
+    uint32_t left;    /* packets in it that were not read yet */
+    uint32_t open;    /* 1: it is ours, and has not been given back */
+    /* as of the last fal_tpacket_stats */
+    uint64_t received; /* packets that were put into the ring */
+    uint64_t dropped;  /* that found no room there */
+};
+
 struct fal_tpacket {
     const char *device; /* the caller's; for messages */
     int fd;             /* readable when there is a block, or news of the device; -1: not open */
     uint32_t ifindex;
-    bool loopback;
     uint32_t max_send; /* bytes of a frame that can be sent, with one tag */
+    bool receives;
     uint8_t *map;
     uint32_t blocks;
-    uint32_t block;   /* which comes next */
-    uint32_t next_at; /* in the block: where fal_tpacket_next goes on */
-    uint64_t drops;   /* as counted by fal_tpacket_stats */
-};
-
-/* One packet.  The tag that the NIC or the kernel took off is in the bytes again, and in len. */
-struct fal_tpacket_packet {
-    uint64_t ts_ns; /* since 1970 UTC */
-    uint8_t *data;
-    uint32_t caplen;
-    uint32_t len; /* on the wire */
-    uint16_t vlan_tci;
-    uint16_t vlan_tpid; /* 0: none was taken off */
-    bool outgoing;
-    bool csum_part; /* its L4 checksum is not filled in yet */
+    struct fal_tpacket_place *place; /* the caller's */
 };
 
 /* How a socket takes part in the kernel's fan-out: PACKET_FANOUT_…, of linux/if_packet.h. */
 struct fal_tpacket_fanout {
-    uint16_t group; /* with PACKET_FANOUT_FLAG_UNIQUEID it is filled in */
-    uint16_t type;  /* mode and flags */
+    uint16_t group;                     /* with PACKET_FANOUT_FLAG_UNIQUEID it is filled in */
+    uint16_t type;                      /* mode and flags */
+    const struct fal_bpf_insn *program; /* of PACKET_FANOUT_CBPF; NULL: as the group has it */
+    uint16_t instructions;
 };
 
 /* A socket on an Ethernet device with a ring of so many blocks.  It receives nothing yet. */
-int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks, uint32_t retire_ms,
-                     bool promisc, struct fal_error *err);
-/* From here on it receives: its share if it is to join a group, else everything.  EINVAL: the
- * group has another mode, other flags or another device. */
+int fal_tpacket_open(struct fal_tpacket *t, struct fal_tpacket_place *place, const char *device,
+                     uint32_t blocks, uint32_t retire_ms, bool promisc, struct fal_error *err);
+/* From here on it receives: its share if it is to join a group (which it may later, too, and never
+ * leaves), else everything.  EINVAL: the group has another mode, other flags or another device. */
 int fal_tpacket_start(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
                       struct fal_error *err);
+/* Closes it, and keeps the ring's place in memory, as pages of zeros, for who still looks at it. */
+void fal_tpacket_leave(struct fal_tpacket *t);
 void fal_tpacket_close(struct fal_tpacket *t);
 
 static inline uint64_t fal_tpacket_size(const struct fal_tpacket *t) {
     return (uint64_t)t->blocks * FAL_TPACKET_BLOCK;
 }
 
-/* Whether the next block is ours; the number of packets in it. */
-bool fal_tpacket_block(struct fal_tpacket *t, uint32_t *packets);
-void fal_tpacket_next(struct fal_tpacket *t, struct fal_tpacket_packet *packet);
-void fal_tpacket_release(struct fal_tpacket *t);
+/* Packets left in the open block.  If there are none it is given back (they may be overwritten from
+ * then on), and the next is opened.  0: there is no other yet. */
+uint32_t fal_tpacket_block(struct fal_tpacket *t);
+/* Of the descriptor, hash, vlan_tci and queue are left 0.  The tag that the NIC or the kernel took
+ * off is in the bytes again. */
+void fal_tpacket_next(struct fal_tpacket *t, struct fal_desc *packet);
+/* Takes in nothing more, of no group or its own: what is in the ring can still be read. */
+int fal_tpacket_stop(struct fal_tpacket *t);
 
 /* Sends one frame; -1 and errno. */
 int fal_tpacket_send(struct fal_tpacket *t, const void *data, uint32_t size);
 
-/* Brings t->packets (that came to this socket) and t->drops (of them, for want of room) up to
- * date. */
+/* Brings place->received and place->dropped up to date. */
 void fal_tpacket_stats(struct fal_tpacket *t);
 /* Takes note of news: 0, also when the device is down; ENODEV: it is removed, or was moved to
  * another namespace. */

@@ -21,10 +21,9 @@
 struct part {
     struct fal_pool pool;
     struct fal_tpacket socket;
+    struct fal_tpacket_place place;
     uint16_t queue;
-    uint32_t left; /* packets of the block that are not fetched yet */
-    bool open;     /* a block is */
-    int gone;      /* an errno */
+    int gone; /* an errno */
     uint64_t send_failed;
     uint32_t sent; /* of `sending`: frames that went out, and are to be handed back */
     uint32_t sending[FAL_TX_FRAMES];
@@ -59,7 +58,8 @@ static int open_parts(struct tpacket *t, const struct fal_backend_options *o,
         struct part *b = &t->part[t->parts];
         b->pool = pools[t->parts];
         b->queue = (uint16_t)t->parts;
-        if (fal_tpacket_open(&b->socket, t->device, BLOCKS, RETIRE_MS, o->promisc, err) < 0)
+        if (fal_tpacket_open(&b->socket, &b->place, t->device, BLOCKS, RETIRE_MS, o->promisc, err) <
+            0)
             return -1;
         if (fal_tpacket_start(&b->socket, o->pollers > 1 ? &group : NULL, err) < 0) {
             fal_tpacket_close(&b->socket);
@@ -95,32 +95,16 @@ static void *tpacket_open(const struct fal_backend_options *o, const struct fal_
     return t;
 }
 
-static void put(struct part *b, const struct fal_tpacket_packet *p, uint32_t frame,
-                struct fal_desc *to) {
-    uint32_t caplen = p->caplen < b->pool.frame_size ? p->caplen : b->pool.frame_size;
-    *to = (struct fal_desc){
-        .ts_ns = p->ts_ns,
-        .offset = (uint64_t)frame * b->pool.frame_size,
-        .len = p->len,
-        .queue = b->queue,
-        .caplen = (uint16_t)caplen,
-        .flags = (uint16_t)((caplen < p->len ? FAL_DESC_TRUNCATED : 0) |
-                            (p->outgoing ? FAL_DESC_OUTGOING : 0) |
-                            (p->csum_part ? FAL_DESC_CSUM_PART : 0)),
-    };
-    memcpy(b->pool.frames + to->offset, p->data, caplen);
-}
-
-/* Whether there is another packet; a block goes back once all of it is copied. */
-static bool more(struct part *b) {
-    while (!b->left) {
-        if (b->open)
-            fal_tpacket_release(&b->socket);
-        b->open = fal_tpacket_block(&b->socket, &b->left);
-        if (!b->open)
-            return false;
+/* Copies a packet into a frame. */
+static void put(struct part *b, uint32_t frame, struct fal_desc *d) {
+    const uint8_t *from = b->socket.map + d->offset;
+    if (d->caplen > b->pool.frame_size) {
+        d->caplen = (uint16_t)b->pool.frame_size;
+        d->flags |= FAL_DESC_TRUNCATED;
     }
-    return true;
+    d->offset = (uint64_t)frame * b->pool.frame_size;
+    d->queue = b->queue;
+    memcpy(b->pool.frames + d->offset, from, d->caplen);
 }
 
 static int tpacket_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
@@ -128,14 +112,10 @@ static int tpacket_rx_burst(void *part, struct fal_desc *packets, uint32_t *fram
     struct part *b = part;
     uint32_t n = 0;
     memset(cpu, 0, max * sizeof *cpu); /* nobody knows */
-    while (n < max && b->free && more(b)) {
-        struct fal_tpacket_packet p;
-        fal_tpacket_next(&b->socket, &p);
-        b->left--;
-        if (p.outgoing && b->socket.loopback)
-            continue;
+    while (n < max && b->free && fal_tpacket_block(&b->socket)) {
+        fal_tpacket_next(&b->socket, &packets[n]);
         frame[n] = b->frame[--b->free];
-        put(b, &p, frame[n], &packets[n]);
+        put(b, frame[n], &packets[n]);
         n++;
     }
     if (n == 0 && b->gone) {
@@ -186,7 +166,7 @@ static uint32_t tpacket_wait(void *part, struct pollfd *fds, uint32_t max) {
 static void tpacket_stats(void *part, struct fal_backend_stats *stats) {
     struct part *b = part;
     fal_tpacket_stats(&b->socket);
-    stats->if_dropped = b->socket.drops;
+    stats->if_dropped = b->place.dropped;
     stats->send_failed = b->send_failed;
     b->gone = fal_tpacket_news(&b->socket);
 }
