@@ -6,7 +6,8 @@
         for ts, data in s:
             ...
 
-Start `fal-poller eth0` first; run as many workers as there are CPUs to spare.
+Start `fal-poller eth0` first; run as many workers as there are CPUs to spare.  Or open "eth0", without
+a poller: then the kernel captures and spreads.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ def open(
     filter: str | None = None,
     program: Program | None = None,
 ) -> Socket:
-    """Open a socket on "fal:NAME", or on several "fal:A^B", and take traffic from now on.
+    """Open a socket on a device, and take traffic from now on.
 
+    device: "fal:NAME", what a fal-poller serves, or several, "fal:A^B"; "tpacket:eth0" or "eth0",
+        what the kernel captures there, and spreads by its own fan-out.
     group: 0..65535, shared with the other workers of the group; None: everything.
     fanout: "hash" (a flow's packets meet one worker), "lb" (in turn), or any other that `fal modes`
         lists, with flags: "hash+rollover"; None: as the group is.
@@ -50,8 +53,9 @@ def open(
     group_filter: one, too: what it does not match is for no member; None: as the group is.
     program: of "cbpf", a list of (code, jt, jf, k); its verdict modulo members picks the member.
 
-    FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; EINVAL a bad argument, or
-    the group has another mode or filter; ENOSPC its frames, sockets or groups are in use.
+    FalError, with its errno: ENOENT or ECONNREFUSED no such fal-poller; ENODEV no such device;
+    EPERM no right to capture there; EINVAL a bad argument, or the group has another mode or filter;
+    EOPNOTSUPP what cannot be had there; ENOSPC its frames, sockets or groups are in use.
     """
     return Socket(device, group, fanout, snaplen, timeout, ring, group_filter, filter, program)
 

@@ -95,7 +95,7 @@ def count(row: Any, s: fal.Socket, words: Words) -> None:
         if words.ended:
             with suppress(EOFError):  # the source is over
                 while row["packets"] + row["filtered"] < recv:
-                    if not (batch := s.recv_batch(timeout=0)):
+                    if not (batch := s.recv_batch(timeout=PATIENCE)):
                         break
                     note(batch)
             break
@@ -291,7 +291,7 @@ def add_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("device", metavar="DEVICE", help="fal:NAME; a NAME alone is that where it runs")
+    add("device", metavar="DEVICE", help="fal:NAME; a NAME alone is that where it runs, else the kernel's device")
     add("--workers", type=at_least(1, lib.FAL_GROUP_MEMBERS), default=1, metavar="N", help="(1)")
     add("--threads", action="store_true", help="threads of one process instead of processes")
     add("--cpus", type=cpu_list, default=[None], metavar="LIST", help="for the workers, in turn")

@@ -78,7 +78,8 @@ class Batch:
         """The device that the packets came in on, of several "fal:A^B" (of none, the first)."""
         self._alive()
         assert self._socket
-        return self._socket.device.partition(":")[2].split("^")[self._device]
+        device = self._socket.device.removeprefix("fal:").removeprefix("tpacket:")
+        return device.split("^")[self._device]
 
     @property
     def meta(self) -> npt.NDArray[np.void]:
@@ -300,7 +301,10 @@ class Socket:
         self._check(function(self._alive(), instructions, len(instructions), self._err))
 
     def leave(self) -> None:
-        """Leave the group: from now on the socket gets everything, as one that joined none."""
+        """Leave the group: from now on the socket gets everything, as one that joined none.
+
+        EOPNOTSUPP: the kernel lets no socket out of a group of its own.
+        """
         self._check(lib.fal_leave(self._alive(), self._err))
         self._group = None
 
@@ -310,7 +314,7 @@ class Socket:
 
     @property
     def member(self) -> int | None:
-        """This socket's present number in its group, from 0; None in no group."""
+        """This socket's present number in its group, from 0; None in no group, or the kernel's."""
         number = int(lib.fal_member(self._alive()))
         return number if number >= 0 else None
 

@@ -1,7 +1,6 @@
-/* libfal: the worker's side of everything.
+/* libfal: the worker's side of everything.  What differs with who serves a device is in
+ * client_fal.c and client_kernel.c.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include "fal.h"
-
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -18,10 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "arena.h"
 #include "bpf.h"
+#include "client_private.h"
 #include "control.h"
-#include "ring.h"
 
 #define SPIN_NS 50000ull /* before a blocking wait sleeps: waking costs the poller 8 us */
 
@@ -29,73 +27,7 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-/* All shared memory of one attachment.  Counted, since views of it may outlive the socket. */
-struct fal_mapping {
-    uint32_t references;
-    uint32_t arenas;
-    struct fal_segment arena[FAL_MAX_POLLERS];
-    struct fal_segment status, cursors, transmit;
-};
-
-#define MATCHES 1024 /* at most in one batch */
-#define SKIP    256  /* packets that do not match are given back so many at a time */
-
-/* A batch of a socket with a filter. */
-struct matches {
-    struct fal_desc packet[MATCHES];
-    uint32_t place[MATCHES]; /* counted from the first packet that is held */
-};
-
-struct program {
-    struct fal_bpf_insn *instructions; /* NULL: none */
-    uint32_t count;
-};
-
-/* A device that the socket is attached to. */
-struct attachment {
-    struct fal_mapping *mapping;
-    struct fal_cursor_page *cursors;
-    uint32_t number, member; /* the socket's there, and its record in the status */
-    uint32_t first;          /* of its rings in the socket's */
-    int control, wake;       /* -1: none */
-    bool joined;             /* the socket's group there */
-    struct fal_error ended;  /* code 0: not */
-};
-
-struct fal_socket {
-    struct attachment device[FAL_MAX_DEVICES];
-    uint32_t devices; /* 0: not attached */
-    struct fal_consumer ring[FAL_MAX_RINGS];
-    uint32_t device_of[FAL_MAX_RINGS];
-    uint32_t rings;
-    uint32_t next_ring; /* served in turn */
-    uint32_t held,
-        held_ring;           /* slots of the batch that is out, and between and after its packets */
-    bool chains;             /* packets may come in pieces */
-    struct program filter;   /* run on what is received */
-    struct matches *matches; /* NULL: there never was a filter */
-    uint32_t matched;        /* descriptors of the batch that is out, if it was filtered; else 0 */
-    uint64_t filtered;       /* packets that it did not let through */
-    uint32_t *is_reader;     /* a page that a fork wipes: 1 in the process that reads */
-
-    struct fal_sender sender; /* area NULL: it has not sent yet */
-    struct fal_bell poller;   /* of the one that sends */
-    int wake_poller;          /* -1: it has not sent yet */
-    int epoll, again;         /* the descriptor given out; eventfd that makes it readable */
-    bool watched;             /* it has been given out */
-    struct fal_error ended;   /* of one device by a fault, or of all; code 0: not */
-
-    /* what was asked for */
-    uint64_t id;
-    uint32_t capacity;
-    int32_t group;
-    char mode[FAL_NAME_SIZE];
-    struct program group_filter, group_program;
-};
-
-static const struct fal_status *status_of(const struct attachment *a) {
-    return (const struct fal_status *)a->mapping->status.address;
-}
+#define SKIP 256 /* packets that do not match are given back so many at a time */
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -105,10 +37,38 @@ static uint64_t now_ns(void) {
 
 /* ---- sleeping -------------------------------------------------------------------------------- */
 
+/* A ring that nobody else fills is filled when somebody looks. */
+static struct fal_consumer *look_at(struct fal_socket *s, uint32_t i) {
+    struct fal_attachment *a = &s->device[s->ring[i].device];
+    if (a->engine->pull)
+        a->engine->pull(s, a);
+    return &s->ring[i].consumer;
+}
+
 static bool all_empty(struct fal_socket *s) {
     for (uint32_t i = 0; i < s->rings; i++)
-        if (!fal_consumer_empty(&s->ring[i]))
+        if (!fal_consumer_empty(look_at(s, i)))
             return false;
+    return true;
+}
+
+/* By a fault of one device the socket has ended, too; otherwise it goes on until all have. */
+void fal_client_end(struct fal_socket *s, struct fal_attachment *a, const struct fal_error *why) {
+    bool all = true;
+    a->ended = *why;
+    for (uint32_t i = 0; i < s->devices; i++)
+        all &= s->device[i].ended.code != 0;
+    if (!s->ended.code && (all || why->code != ENODATA))
+        s->ended = *why;
+    if (!s->ended.code)
+        fal_client_unwatch(s, a); /* readable for ever, and nothing to wait for */
+}
+
+static bool has_ended(struct fal_socket *s, struct fal_attachment *a) {
+    struct fal_error why;
+    if (a->ended.code || !a->engine->ended(s, a, &why))
+        return false;
+    fal_client_end(s, a, &why);
     return true;
 }
 
@@ -119,9 +79,12 @@ static bool all_empty(struct fal_socket *s) {
 static bool arm(struct fal_socket *s) {
     uint64_t word;
     char bytes[64];
-    for (uint32_t i = 0; i < s->devices; i++)
+    for (uint32_t i = 0; i < s->devices; i++) {
         while (recv(s->device[i].wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
             ;
+        if (s->device[i].engine->pull) /* nobody else tells of an end, and only once */
+            has_ended(s, &s->device[i]);
+    }
     (void)!read(s->again, &word, sizeof word);
     for (uint32_t i = 0; i < s->devices; i++)
         fal_bell_arm(&s->device[i].cursors->seq);
@@ -134,7 +97,7 @@ static bool arm(struct fal_socket *s) {
     return false;
 }
 
-static int set_program(struct program *p, const struct fal_bpf_insn *program, uint32_t n,
+static int set_program(struct fal_program *p, const struct fal_bpf_insn *program, uint32_t n,
                        struct fal_error *err) {
     struct fal_bpf_insn *copy = NULL;
     if (n && fal_bpf_check(program, n, err) < 0)
@@ -144,7 +107,7 @@ static int set_program(struct program *p, const struct fal_bpf_insn *program, ui
     if (n)
         memcpy(copy, program, n * sizeof *copy);
     free(p->instructions);
-    *p = (struct program){copy, n};
+    *p = (struct fal_program){copy, n};
     return 0;
 }
 
@@ -161,7 +124,7 @@ struct fal_socket *fal_open(uint32_t ring, struct fal_error *err) {
         fal_fail(err, ENOMEM, "no memory for a socket");
         return NULL;
     }
-    s->epoll = s->again = s->wake_poller = -1;
+    s->epoll = s->again = -1;
     s->group = -1;
     s->capacity = ring;
     s->is_reader = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -174,56 +137,6 @@ struct fal_socket *fal_open(uint32_t ring, struct fal_error *err) {
     return s;
 }
 
-static struct fal_request request_of(const struct fal_socket *s, uint32_t type) {
-    struct fal_request request = {.type = type,
-                                  .version = FAL_PROTOCOL_VERSION,
-                                  .id = s->id,
-                                  .group = s->group,
-                                  .ring = s->capacity,
-                                  .filter = s->group_filter.count,
-                                  .program = s->group_program.count};
-    memcpy(request.mode, s->mode, sizeof request.mode);
-    return request;
-}
-
-/* A device has ended, with a last word or without.  By a fault the socket has ended, too; otherwise
- * it goes on until all its devices have. */
-static void note_end(struct fal_socket *s, struct attachment *a, const struct fal_error *why) {
-    bool all = true;
-    a->ended = *why;
-    for (uint32_t i = 0; i < s->devices; i++)
-        all &= s->device[i].ended.code != 0;
-    if (!s->ended.code && (all || why->code != ENODATA))
-        s->ended = *why;
-    if (s->ended.code)
-        return;
-    const int over[] = {a->control, a->wake}; /* readable for ever, and nothing to wait for */
-    for (unsigned i = 0; i < sizeof over / sizeof *over; i++)
-        epoll_ctl(s->epoll, EPOLL_CTL_DEL, over[i], NULL);
-}
-
-static int ask_for(struct fal_socket *s, struct attachment *a, uint32_t type,
-                   struct fal_reply *reply, int *fds, uint32_t *fd_count, struct fal_error *err) {
-    struct fal_request request = request_of(s, type);
-    if (type != FAL_JOIN)
-        request.filter = request.program = 0;
-    struct fal_error local = a->ended;
-    if (local.code) {
-        if (fd_count)
-            *fd_count = 0;
-        return fal_fail(err, local.code, "%s", local.text);
-    }
-    if (fal_control_ask(a->control, &request, s->group_filter.instructions,
-                        s->group_program.instructions, reply, fds, fd_count, &local) < 0) {
-        if (reply->type == FAL_BYE || local.code == ECONNRESET || local.code == ETIMEDOUT)
-            note_end(s, a, &local);
-        if (err)
-            *err = local;
-        return -1;
-    }
-    return 0;
-}
-
 /* Of all devices that have not ended cleanly, and of which it is not so already: -1 where one
  * refuses, then those after it were not asked. */
 static int ask_all(struct fal_socket *s, uint32_t type, struct fal_error *err) {
@@ -231,72 +144,27 @@ static int ask_all(struct fal_socket *s, uint32_t type, struct fal_error *err) {
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (s->ended.code)
         return fal_fail(err, s->ended.code, "%s", s->ended.text);
-    for (struct attachment *a = s->device; a < s->device + s->devices; a++) {
-        struct fal_reply reply = {0};
+    for (struct fal_attachment *a = s->device; a < s->device + s->devices; a++) {
         if (a->ended.code || (type != FAL_START && a->joined == (type == FAL_JOIN)))
             continue;
-        if (ask_for(s, a, type, &reply, NULL, NULL, err) < 0)
+        if (a->engine->change(s, a, type, err) < 0)
             return -1;
-        if (type != FAL_START) {
+        if (type != FAL_START)
             a->joined = type == FAL_JOIN;
-            a->member = reply.member;
-        }
     }
     return 0;
 }
 
-/* The mapping is enough: the descriptor is closed by the caller. */
-static int map(int fd, uint64_t size, uint32_t writable, struct fal_segment *segment,
-               struct fal_error *err) {
-    int result = fal_segment_map(fd, size, writable, segment, err);
-    segment->fd = -1;
-    return result;
+int fal_client_watch(struct fal_socket *s, const struct fal_attachment *a) {
+    struct epoll_event in = {.events = EPOLLIN};
+    int failed = epoll_ctl(s->epoll, EPOLL_CTL_ADD, a->wake, &in);
+    return a->control < 0 ? failed : failed | epoll_ctl(s->epoll, EPOLL_CTL_ADD, a->control, &in);
 }
 
-/* Maps what came with the reply to FAL_OPEN.  Descriptors that are kept become -1 in fds. */
-static int take_over(struct fal_socket *s, struct attachment *a, const struct fal_reply *reply,
-                     int *fds, uint32_t n, struct fal_error *err) {
-    struct fal_mapping *m = a->mapping = calloc(1, sizeof *m);
-    if (!m)
-        return fal_fail(err, ENOMEM, "no memory for a socket");
-    m->references = 1;
-    if (reply->pollers < 1 || reply->pollers > FAL_MAX_POLLERS || n != 3 + reply->pollers)
-        return fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
-    if (s->rings + reply->pollers > FAL_MAX_RINGS)
-        return fal_fail(err, ENOSPC, "these devices have more than %d pollers", FAL_MAX_RINGS);
-    if (map(fds[0], sizeof(struct fal_status), 0, &m->status, err) < 0 ||
-        map(fds[1], FAL_CURSOR_PAGE, 1, &m->cursors, err) < 0)
-        return -1;
-    a->wake = fds[2];
-    fds[2] = -1;
-    a->cursors = (struct fal_cursor_page *)m->cursors.address;
-    a->number = reply->socket;
-    a->member = reply->member;
-    a->joined = s->group >= 0;
-    a->first = s->rings;
-    s->chains |= status_of(a)->chains != 0;
-    for (; m->arenas < reply->pollers; m->arenas++) {
-        struct fal_segment *segment = &m->arena[m->arenas];
-        int fd = fds[3 + m->arenas];
-        off_t size = lseek(fd, 0, SEEK_END);
-        if (size < (off_t)sizeof(struct fal_arena))
-            return fal_fail(err, EPROTO, "fal-poller sent an empty arena");
-        if (map(fd, (uint64_t)size, 0, segment, err) < 0)
-            return -1;
-        struct fal_arena *arena = (struct fal_arena *)segment->address;
-        if (arena->magic != FAL_ARENA_MAGIC || arena->version != FAL_LAYOUT_VERSION)
-            return fal_fail(err, EPROTO, "fal-poller is of another version (restart it)");
-        struct fal_ring *ring =
-            (struct fal_ring *)(segment->address + reply->ring_offset[m->arenas]);
-        s->device_of[s->rings] = (uint32_t)(a - s->device);
-        s->ring[s->rings++] = (struct fal_consumer){
-            .slots = (struct fal_desc *)(ring + 1),
-            .producer = &ring->producer,
-            .consumer = &a->cursors->cursor[m->arenas].consumer,
-            .mask = reply->ring - 1,
-        };
-    }
-    return 0;
+void fal_client_unwatch(struct fal_socket *s, const struct fal_attachment *a) {
+    epoll_ctl(s->epoll, EPOLL_CTL_DEL, a->wake, NULL);
+    if (a->control >= 0)
+        epoll_ctl(s->epoll, EPOLL_CTL_DEL, a->control, NULL);
 }
 
 /* The descriptor given out.  After a fork it is in both processes, and what one takes out of it is
@@ -309,53 +177,59 @@ static int make_descriptor(struct fal_socket *s) {
     struct epoll_event in = {.events = EPOLLIN};
     int failed = epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->again, &in);
     for (uint32_t i = 0; i < s->devices; i++)
-        failed |= epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->device[i].control, &in) |
-                  epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->device[i].wake, &in);
+        failed |= fal_client_watch(s, &s->device[i]);
     return failed;
 }
 
-static int attach_one(struct fal_socket *s, const char *name, struct fal_error *err) {
-    int fds[FAL_CONTROL_FDS];
-    uint32_t n = FAL_CONTROL_FDS;
-    struct fal_reply reply = {0};
-    struct fal_request request = request_of(s, FAL_OPEN);
+static int attach_one(struct fal_socket *s, const struct fal_engine *engine, const char *name,
+                      struct fal_error *err) {
     if (s->devices == FAL_MAX_DEVICES)
         return fal_fail(err, EINVAL, "a socket has at most %d devices", FAL_MAX_DEVICES);
-    struct attachment *a = &s->device[s->devices++];
-    *a = (struct attachment){.control = -1, .wake = -1};
-    if ((a->control = fal_control_connect(name, err)) < 0)
-        return -1;
-    int result = fal_control_ask(a->control, &request, s->group_filter.instructions,
-                                 s->group_program.instructions, &reply, fds, &n, err);
-    if (result == 0)
-        result = take_over(s, a, &reply, fds, n, err);
-    for (uint32_t i = 0; i < n; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    return result;
+    struct fal_attachment *a = &s->device[s->devices++];
+    *a = (struct fal_attachment){.engine = engine,
+                                 .first = s->rings,
+                                 .control = -1,
+                                 .wake = -1,
+                                 .wake_poller = -1,
+                                 .joined = s->group >= 0};
+    return engine->attach(s, a, name, err);
+}
+
+/* Who serves it; *names becomes what is behind the prefix.  Without one it is the kernel's. */
+static const struct fal_engine *engine_of(const char *device, const char **names) {
+    const size_t prefix = strcspn(device, ":") + 1;
+    *names = strchr(device, ':') ? device + prefix : device;
+    if (*names == device || !strncmp(device, "tpacket:", prefix))
+        return &fal_engine_kernel;
+    return strncmp(device, "fal:", prefix) ? NULL : &fal_engine_fal;
 }
 
 int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) {
+    const char *name, *end;
+    const struct fal_engine *engine = engine_of(device, &name);
     if (s->devices)
         return fal_fail(err, EISCONN, "the socket is attached to a device already");
-    if (strncmp(device, "fal:", 4))
-        return fal_fail(err, EINVAL, "device '%s': write fal:NAME", device);
+    if (!engine)
+        return fal_fail(err, EINVAL,
+                        "device '%s': write fal:NAME (served by fal-poller), or tpacket:DEVICE or "
+                        "DEVICE (the kernel's)",
+                        device);
     s->ended = (struct fal_error){0};
     int result = 0;
-    for (const char *name = device + 4, *end; result == 0 && name; name = end ? end + 1 : NULL) {
+    for (; result == 0 && name; name = end ? end + 1 : NULL) {
         char one[512];
         end = strchr(name, '^');
         size_t n = end ? (size_t)(end - name) : strlen(name);
         if (n < sizeof one) {
             memcpy(one, name, n);
             one[n] = 0;
-            result = attach_one(s, one, err);
+            result = attach_one(s, engine, one, err);
         } else {
             result = fal_fail(err, ENAMETOOLONG, "device '%.40s…': the name is too long", name);
         }
     }
     if (result == 0 && make_descriptor(s) < 0)
-        result = fal_fail(err, errno, "cannot watch fal-poller: %s", strerror(errno));
+        result = fal_fail(err, errno, "cannot watch %s: %s", device, strerror(errno));
     if (result == 0) {
         arm(s);
         return 0;
@@ -366,7 +240,7 @@ int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err) 
 
 int fal_detach(struct fal_socket *s, struct fal_error *err) {
     uint32_t were = s->devices;
-    int *fds[] = {&s->epoll, &s->again, &s->wake_poller};
+    int *fds[] = {&s->epoll, &s->again};
     if (were && *s->is_reader) /* after a fork the other may read now */
         fal_store_release(&s->device[0].cursors->reader, 0);
     for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++) {
@@ -375,18 +249,13 @@ int fal_detach(struct fal_socket *s, struct fal_error *err) {
         *fds[i] = -1;
     }
     for (uint32_t i = 0; i < were; i++) {
-        struct attachment *a = &s->device[i];
-        if (a->control >= 0)
-            close(a->control);
-        if (a->wake >= 0)
-            close(a->wake);
-        fal_unpin(a->mapping);
+        s->device[i].engine->detach(&s->device[i]);
+        fal_unpin(s->device[i].mapping);
     }
     s->watched = false;
     s->held = s->matched = s->rings = s->devices = 0;
     s->chains = false;
     s->filtered = 0;
-    s->sender.area = NULL;
     *s->is_reader = 0;
     return were ? 0 : fal_fail(err, ENOTCONN, "the socket is attached to no device");
 }
@@ -476,10 +345,13 @@ static bool may_read(struct fal_socket *s) {
         if (fal_claim(word, &reader, me))
             break;
     }
-    for (uint32_t i = 0; i < s->rings; i++) /* another process may have read before */
-        s->ring[i].next = s->ring[i].seen = fal_load_acquire(s->ring[i].consumer);
-    if (s->sender.area)
-        s->sender.next = fal_load_acquire(&s->sender.area->producer);
+    for (uint32_t i = 0; i < s->rings; i++) { /* another process may have read before */
+        struct fal_consumer *r = &s->ring[i].consumer;
+        r->next = r->seen = fal_load_acquire(r->consumer);
+    }
+    for (uint32_t i = 0; i < s->devices; i++)
+        if (s->device[i].sender.area)
+            s->device[i].sender.next = fal_load_acquire(&s->device[i].sender.area->producer);
     s->held = s->matched = 0;
     *s->is_reader = 1;
     return true;
@@ -495,7 +367,7 @@ static uint32_t packets_in(const struct fal_desc *d, uint32_t n) {
 /* Gives the first n of the batch back, and the rest of their last packet; of one that was filtered,
  * also what lies before the next: all that is held if there is no such. */
 static void give_back(struct fal_socket *s, uint32_t n) {
-    struct fal_consumer *r = &s->ring[s->held_ring];
+    struct fal_consumer *r = &s->ring[s->held_ring].consumer;
     const struct fal_desc *slots = &r->slots[r->next & r->mask];
     const struct fal_desc *batch = s->matched ? s->matches->packet : slots;
     uint32_t held = s->held, count = s->matched ? s->matched : held;
@@ -526,16 +398,6 @@ void fal_release_first(struct fal_socket *s, uint32_t n) {
         arm(s);
 }
 
-static const struct fal_segment *arena_of(const struct fal_socket *s, uint32_t ring) {
-    const struct attachment *a = &s->device[s->device_of[ring]];
-    return &a->mapping->arena[ring - a->first];
-}
-
-static const uint8_t *frames_of(const struct fal_socket *s, uint32_t ring) {
-    const uint8_t *arena = arena_of(s, ring)->address;
-    return arena + ((const struct fal_arena *)arena)->frames_offset;
-}
-
 static bool match(const struct fal_socket *s, const uint8_t *frames, const struct fal_desc *d) {
     return fal_bpf_run(s->filter.instructions, frames + d->offset, d->len, d->caplen) != 0;
 }
@@ -543,8 +405,8 @@ static bool match(const struct fal_socket *s, const uint8_t *frames, const struc
 /* Gives back what does not match and lies before the first packet that does; false: there is none.
  * No more than a ring holds, so that it ends however fast packets come. */
 static bool skip(struct fal_socket *s, uint32_t ring) {
-    struct fal_consumer *r = &s->ring[ring];
-    const uint8_t *frames = frames_of(s, ring);
+    struct fal_consumer *r = look_at(s, ring);
+    const uint8_t *frames = s->ring[ring].frames;
     const struct fal_desc *d;
     bool found = false;
     for (uint32_t n, i, done = 0; done <= r->mask && !found; done += i) {
@@ -618,7 +480,7 @@ static uint32_t peek(const struct fal_socket *s, struct fal_consumer *r, uint32_
  * Of a packet in pieces the filter sees the first, and the others go with it. */
 static uint32_t filter(struct fal_socket *s, struct fal_batch *batch, uint32_t slots,
                        uint32_t max) {
-    struct matches *to = s->matches;
+    struct fal_matches *to = s->matches;
     const struct fal_desc *d = batch->packets;
     uint32_t i, n;
     batch->whole = 0;
@@ -657,17 +519,17 @@ int fal_receive(struct fal_socket *s, uint32_t max, struct fal_batch *batch) {
     give_back(s, UINT32_MAX);
     for (uint32_t k = 0; k < s->rings; k++) {
         uint32_t i = s->next_ring++ % s->rings;
-        struct fal_consumer *r = &s->ring[i];
+        struct fal_consumer *r = look_at(s, i);
         if (s->filter.count && !skip(s, i))
             continue;
-        uint32_t n = peek(s, r, s->filter.count ? MATCHES : max, batch);
+        uint32_t n = peek(s, r, s->filter.count ? FAL_MATCHES : max, batch);
         if (!n)
             continue;
-        batch->frames = frames_of(s, i);
+        batch->frames = s->ring[i].frames;
         batch->slot = r->next & r->mask;
         batch->ring = i;
-        batch->device = s->device_of[i];
-        s->held = s->filter.count ? filter(s, batch, n, max < MATCHES ? max : MATCHES) : n;
+        batch->device = s->ring[i].device;
+        s->held = s->filter.count ? filter(s, batch, n, max < FAL_MATCHES ? max : FAL_MATCHES) : n;
         s->held_ring = i;
         return (int)batch->count;
     }
@@ -686,26 +548,6 @@ uint32_t fal_copy(const struct fal_batch *batch, uint32_t i, void *to, uint32_t 
         more = d->flags & FAL_DESC_MORE;
     }
     return copied;
-}
-
-/* Takes note of a last word, or of a death without one. */
-static void listen_for_end(struct fal_socket *s, struct attachment *a) {
-    struct fal_reply reply;
-    struct fal_error why;
-    /* It stays there, for another process that reads after this one. */
-    ssize_t n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT | MSG_PEEK);
-    if (n < 0 && errno == ECONNRESET) /* our last request was not read; a last word may follow */
-        n = recv(a->control, &reply, sizeof reply, MSG_DONTWAIT | MSG_PEEK);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n == sizeof reply && reply.type == FAL_BYE) {
-        reply.text[sizeof reply.text - 1] = 0;
-        fal_fail(&why, reply.code, "%s", reply.text);
-    } else {
-        fal_fail(&why, ECONNRESET, "fal-poller died");
-    }
-    note_end(s, a, &why);
-    arm(s); /* the descriptor tells of the end from now on, even if the last word has been read */
 }
 
 int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
@@ -734,7 +576,7 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
         } else {
             struct pollfd fds[2 * FAL_MAX_DEVICES];
             for (uint32_t i = 0; i < s->devices; i++) { /* poll() passes over a negative one */
-                const struct attachment *a = &s->device[i];
+                const struct fal_attachment *a = &s->device[i];
                 fds[2 * i] = (struct pollfd){a->ended.code ? -1 : a->wake, POLLIN, 0};
                 fds[2 * i + 1] = (struct pollfd){a->ended.code ? -1 : a->control, POLLIN, 0};
             }
@@ -746,8 +588,9 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
             if (n == 0)
                 return something(s);                  /* time is up */
             for (uint32_t i = 0; i < s->devices; i++) /* what lies in the rings comes first */
-                if (fds[2 * i + 1].revents || fds[2 * i].revents & (POLLHUP | POLLERR))
-                    listen_for_end(s, &s->device[i]);
+                if ((fds[2 * i + 1].revents || fds[2 * i].revents & (POLLHUP | POLLERR)) &&
+                    has_ended(s, &s->device[i]))
+                    arm(s); /* the descriptor tells of it from now on, too */
         }
         now = now_ns();
     }
@@ -755,60 +598,15 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
-/* The first time: asks for a transmit area, of the first device. */
-static int get_area(struct fal_socket *s, struct fal_error *err) {
-    struct fal_reply reply = {0};
-    int fds[FAL_CONTROL_FDS];
-    uint32_t n = FAL_CONTROL_FDS;
-    int result = ask_for(s, &s->device[0], FAL_TRANSMIT, &reply, fds, &n, err);
-    struct fal_mapping *m = s->device[0].mapping;
-    if (result == 0 && (n != 2 || reply.poller >= m->arenas))
-        result = fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
-    if (result == 0 && (result = map(fds[0], FAL_TX_AREA, 1, &m->transmit, err)) == 0) {
-        uint8_t *arena = m->arena[reply.poller].address;
-        const struct fal_ring *ring =
-            (const struct fal_ring *)s->ring[reply.poller].slots - 1; /* its head lies before it */
-        s->poller = (struct fal_bell){.seq = &((struct fal_arena *)arena)->transmit_seq};
-        struct fal_transmit *area = (struct fal_transmit *)m->transmit.address;
-        s->sender = (struct fal_sender){.area = area,
-                                        .transmitted = &ring->transmitted,
-                                        .next = fal_load_acquire(&area->producer)};
-        s->wake_poller = fds[1];
-        fds[1] = -1;
-    }
-    for (uint32_t i = 0; i < n; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    return result;
-}
-
 int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct fal_error *err) {
     if (!s->devices)
         return fal_fail(err, ENOTCONN, "the socket is attached to no device");
     if (!may_read(s))
         return fal_fail(err, EBUSY, "process %u uses this socket", s->device[0].cursors->reader);
-    struct attachment *a = &s->device[0];
+    struct fal_attachment *a = &s->device[0];
     if (a->ended.code)
         return fal_fail(err, a->ended.code, "%s", a->ended.text);
-    if (!s->sender.area && get_area(s, err) < 0)
-        return -1;
-    const struct fal_status *status = status_of(a);
-    if (length < FAL_MIN_SEND || length > status->max_send)
-        return fal_fail(err, EMSGSIZE, "a frame of %u bytes: this device sends %d to %u", length,
-                        FAL_MIN_SEND, status->max_send);
-    if (!fal_sender_has_room(&s->sender)) {
-        listen_for_end(s, a); /* who takes none may be no more */
-        if (a->ended.code)
-            return fal_fail(err, a->ended.code, "%s", a->ended.text);
-        return fal_fail(err, EAGAIN, "%d frames are waiting to be sent", FAL_TX_SLOTS);
-    }
-    memcpy(fal_sender_reserve(&s->sender), frame, length);
-    fal_sender_submit(&s->sender, length);
-    fal_bell_fence();
-    if (fal_bell_wanted(&s->poller))
-        (void)!send(s->wake_poller, "", 1,
-                    MSG_DONTWAIT | MSG_NOSIGNAL); /* full: readable already */
-    return (int)length;
+    return a->engine->send(s, a, frame, length, err) < 0 ? -1 : (int)length;
 }
 
 int fal_fileno(struct fal_socket *s) {
@@ -823,34 +621,15 @@ int fal_fileno(struct fal_socket *s) {
 /* ---- looking --------------------------------------------------------------------------------- */
 
 int32_t fal_member(struct fal_socket *s) {
-    if (!s->devices || s->group < 0)
-        return -1;
-    return fal_load_relaxed(
-        &status_of(&s->device[0])->poller[0].member[s->device[0].member].number);
+    const struct fal_attachment *a = &s->device[0];
+    return s->devices && s->group >= 0 ? a->engine->member(a) : -1;
 }
 
 int fal_stats(struct fal_socket *s, struct fal_stats *stats) {
-    *stats = (struct fal_stats){0};
-    if (!s->devices)
-        return -1;
-    for (uint32_t i = 0; i < s->rings; i++) {
-        const struct attachment *a = &s->device[s->device_of[i]];
-        const struct fal_poller_status *from = &status_of(a)->poller[i - a->first];
-        struct fal_socket_status mine;
-        uint64_t entered, ifdrop;
-        int tries = 0;
-        do { /* one moment; of a poller that died while writing, the last there is */
-            entered = fal_sequence_enter(&from->sequence);
-            mine.delivered = fal_load_relaxed(&from->socket[a->number - 1].delivered);
-            mine.dropped = fal_load_relaxed(&from->socket[a->number - 1].dropped);
-            ifdrop = fal_load_relaxed(&from->if_dropped);
-        } while (!fal_sequence_unchanged(&from->sequence, entered) && ++tries < 1000000);
-        stats->recv += mine.delivered;
-        stats->drop += mine.dropped;
-        stats->ifdrop += ifdrop;
-    }
-    stats->filtered = s->filtered;
-    return 0;
+    *stats = (struct fal_stats){.filtered = s->filtered};
+    for (uint32_t i = 0; i < s->devices; i++)
+        s->device[i].engine->stats(s, &s->device[i], stats);
+    return s->devices ? 0 : -1;
 }
 
 uint32_t fal_rings(struct fal_socket *s) {
@@ -860,18 +639,18 @@ uint32_t fal_rings(struct fal_socket *s) {
 int fal_view(struct fal_socket *s, uint32_t ring, struct fal_view *view) {
     if (ring >= s->rings)
         return -1;
-    const struct fal_arena *arena = (const struct fal_arena *)arena_of(s, ring)->address;
-    view->slots = s->ring[ring].slots;
-    view->capacity = s->ring[ring].mask + 1;
-    view->frames = frames_of(s, ring);
-    view->frames_size = arena->frames * arena->frame_size;
+    const struct fal_client_ring *r = &s->ring[ring];
+    *view = (struct fal_view){.slots = r->consumer.slots,
+                              .frames = r->frames,
+                              .frames_size = r->frames_size,
+                              .capacity = r->consumer.mask + 1};
     return 0;
 }
 
 struct fal_mapping *fal_pin(struct fal_socket *s, uint32_t ring) {
     if (ring >= s->rings)
         return NULL;
-    struct fal_mapping *m = s->device[s->device_of[ring]].mapping;
+    struct fal_mapping *m = s->device[s->ring[ring].device].mapping;
     fal_count_in(&m->references);
     return m;
 }

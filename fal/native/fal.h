@@ -73,10 +73,15 @@ struct fal_socket *fal_open(uint32_t ring, struct fal_error *err);
 void fal_close(struct fal_socket *s);
 
 /* "fal:NAME", or "fal:NAME^NAME…" for several devices, at most FAL_MAX_DEVICES, each with rings and
- * groups of its own: NAME is the device, or what fal-poller --name says.  The socket is then admitted: it
- * has its ring, and gets packets from fal_start on.  ENOENT, ECONNREFUSED: no such fal-poller runs;
- * ENOSPC: its frames, sockets or groups are all taken; EINVAL: the group has another mode; EISCONN:
- * attached already. */
+ * groups of its own: NAME is the device, or what fal-poller --name says.  The socket is then
+ * admitted: it has its ring, and gets packets from fal_start on.  ENOENT, ECONNREFUSED: no such
+ * fal-poller runs; ENOSPC: its frames, sockets or groups are all taken; EINVAL: the group has
+ * another mode; EISCONN: attached already.
+ *
+ * "tpacket:DEVICE", or DEVICE: a packet socket of the kernel's, whose groups are the kernel's, too
+ * (packet(7), PACKET_FANOUT): they have one device each, are shared with all programs of the network
+ * namespace, are joined in fal_start (so their errors come there), and are never left.  ENODEV: no
+ * such device; EPERM; EOPNOTSUPP: not in the kernel's fan-out. */
 int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err);
 int fal_detach(struct fal_socket *s, struct fal_error *err);
 int fal_start(struct fal_socket *s, struct fal_error *err);
@@ -94,7 +99,7 @@ int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *progr
  * group has another, or another filter or program; EOPNOTSUPP: the mode cannot be had; ENOSPC: too
  * many instructions of all groups. */
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);
-/* Out of the group: the socket gets everything again. */
+/* Out of the group: the socket gets everything again.  EOPNOTSUPP: a group of the kernel's. */
 int fal_leave(struct fal_socket *s, struct fal_error *err);
 
 /* The socket's own filter, run by fal_receive and fal_wait: what does not match (verdict 0) is given
@@ -134,7 +139,7 @@ int fal_inject(struct fal_socket *s, const void *frame, uint32_t length, struct 
  * attached. */
 int fal_fileno(struct fal_socket *s);
 
-/* The present member number; -1: in no group, or not started. */
+/* The present member number; -1: in no group, not started, or the kernel does not tell. */
 int32_t fal_member(struct fal_socket *s);
 int fal_stats(struct fal_socket *s, struct fal_stats *stats);
 

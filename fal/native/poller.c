@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "bpf.h"
+#include "describe.h"
 
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
@@ -241,10 +242,7 @@ static void classify(struct fal_poller *p, struct burst *b) {
         struct fal_desc *d = &b->packets[i];
         struct fal_flow *flow = &b->flows[i];
         fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, FAL_HASH_FLOW, flow);
-        d->hash = flow->hash;
-        d->vlan_tci = flow->vlan_tci;
-        d->flags |= (uint16_t)(FAL_DESC_FIRST | (flow->flags & FAL_FLOW_VLAN ? FAL_DESC_VLAN : 0) |
-                               (flow->flags & FAL_FLOW_8021AD ? FAL_DESC_8021AD : 0));
+        fal_describe(d, flow);
         p->mine->unparsed += (flow->flags & FAL_FLOW_UNPARSED) != 0;
 
         while (p->mine->queue[p->queue_index].id != d->queue)

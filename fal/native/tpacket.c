@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
@@ -112,12 +111,6 @@ void fal_tpacket_close(struct fal_tpacket *t) {
     t->map = NULL;
 }
 
-int fal_tpacket_stop(struct fal_tpacket *t) {
-    struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
-    const struct sock_fprog reject = {1, &nothing};
-    return setsockopt(t->fd, SOL_SOCKET, SO_ATTACH_FILTER, &reject, sizeof reject);
-}
-
 static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct fal_error *err) {
     uint32_t word = fanout->group | (uint32_t)fanout->type << 16;
     socklen_t size = sizeof word;
@@ -146,24 +139,16 @@ static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct
     return 0;
 }
 
-/* A socket must receive before it can join, and then it would get what is another member's: so a
- * filter lets nothing in until it has joined. */
+/* A socket must receive before it can join, so what comes in the microseconds between may come to
+ * two members.  With a filter until it has joined, it would come to none. */
 int fal_tpacket_start(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
                       struct fal_error *err) {
     const struct sockaddr_ll address = {
         .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)t->ifindex};
-    int zero = 0;
-    if (t->receives)
-        return fanout ? join(t, fanout, err) : 0;
-    if (fal_tpacket_stop(t) < 0 ||
-        bind(t->fd, (const struct sockaddr *)&address, sizeof address) < 0)
-        return no_socket(t->device, err);
-    if (fanout && join(t, fanout, err) < 0)
-        return -1;
-    if (setsockopt(t->fd, SOL_SOCKET, SO_DETACH_FILTER, &zero, sizeof zero) < 0)
+    if (!t->receives && bind(t->fd, (const struct sockaddr *)&address, sizeof address) < 0)
         return no_socket(t->device, err);
     t->receives = true;
-    return 0;
+    return fanout ? join(t, fanout, err) : 0;
 }
 
 /* ---- receiving ------------------------------------------------------------------------------- */
@@ -218,7 +203,7 @@ void fal_tpacket_next(struct fal_tpacket *t, struct fal_desc *d) {
         caplen += TAG;
     }
     d->caplen = (uint16_t)(caplen < UINT16_MAX ? caplen : UINT16_MAX);
-    d->flags = (uint16_t)(FAL_DESC_FIRST | (d->caplen < d->len ? FAL_DESC_TRUNCATED : 0) |
+    d->flags = (uint16_t)((d->caplen < d->len ? FAL_DESC_TRUNCATED : 0) |
                           (from->sll_pkttype == PACKET_OUTGOING ? FAL_DESC_OUTGOING : 0) |
                           (h->tp_status & TP_STATUS_CSUMNOTREADY ? FAL_DESC_CSUM_PART : 0));
 }

@@ -74,8 +74,6 @@ uint32_t fal_tpacket_block(struct fal_tpacket *t);
 /* Of the descriptor, hash, vlan_tci and queue are left 0.  The tag that the NIC or the kernel took
  * off is in the bytes again. */
 void fal_tpacket_next(struct fal_tpacket *t, struct fal_desc *packet);
-/* Takes in nothing more, of no group or its own: what is in the ring can still be read. */
-int fal_tpacket_stop(struct fal_tpacket *t);
 
 /* Sends one frame; -1 and errno. */
 int fal_tpacket_send(struct fal_tpacket *t, const void *data, uint32_t size);

@@ -34,11 +34,12 @@ ROOMS = {
     "backends": BASE | {"backend", "tpacket"},
     "poller": BASE
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
-    "client": BASE | {"ring", "arena", "bpf", "tpacket"},
+    "client": BASE | {"ring", "arena", "bpf", "flow", "modes", "tpacket"},
     "pcap": BASE | {"client"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
-ROOM_OF |= {"device": "poller", "poller_private": "poller"}
+ROOM_OF |= {"describe": "flow", "device": "poller", "poller_private": "poller"}
+ROOM_OF |= {f"client_{part}": "client" for part in ("fal", "kernel", "private")}
 # Atomics of the data path live in ring.h; rings that are shared with the kernel have its protocol.
 ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c"}
 
