@@ -6,8 +6,8 @@
         for ts, data in s:
             ...
 
-Start `fal-poller eth0` first; run as many workers as there are CPUs to spare.  Or open "eth0", without
-a poller: then the kernel captures and spreads.
+Start `fal-poller eth0` first; run as many workers as there are CPUs to spare.  Or open "eth0",
+without a poller: then the kernel captures and spreads.
 """
 
 from __future__ import annotations

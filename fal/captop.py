@@ -291,7 +291,8 @@ def add_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("device", metavar="DEVICE", help="fal:NAME; a NAME alone is that where it runs, else the kernel's device")
+    about = "fal:NAME; a NAME alone is that where it runs, else the kernel's device"
+    add("device", metavar="DEVICE", help=about)
     add("--workers", type=at_least(1, lib.FAL_GROUP_MEMBERS), default=1, metavar="N", help="(1)")
     add("--threads", action="store_true", help="threads of one process instead of processes")
     add("--cpus", type=cpu_list, default=[None], metavar="LIST", help="for the workers, in turn")
