@@ -41,7 +41,8 @@ int main(int argc, char **argv) {
     REFUSED(fal_leave(s, &error), EINVAL);
     REFUSED(fal_join(s, -1, "hash", &error), EINVAL);
     REFUSED(fal_join(s, 65536, "hash", &error), EINVAL);
-    REFUSED(fal_attach(s, "eth0", &error), EINVAL);
+    REFUSED(fal_attach(s, "pfring:nosuch", &error), EINVAL);
+    REFUSED(fal_attach(s, "nosuch", &error), ENODEV);
     REFUSED(fal_attach(s, "fal:nobody", &error), ENOENT);
     CHECK(fal_attach(s, "fal:nobody", NULL) == -1);
     CHECK(fal_stats(s, &stats) == -1 && fal_member(s) == -1 && fal_rings(s) == 0);

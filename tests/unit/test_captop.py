@@ -154,7 +154,7 @@ def test_refusals(start_poller):
     with_group = captop("dev", "--group", "3", "--fanout", "lb")
     eventually(lambda: members(poller))
     for code, words, message in (
-        (1, ("nosuch",), "'nosuch'"),
+        (1, ("nosuch",), "no device nosuch"),
         (1, ("fal:nosuch",), "nosuch"),
         (1, ("dev", "--group", "3", "--fanout", "hash"), "group 3"),
         (1, ("dev", "--fanout", "odd", "--workers", "2"), "odd"),
