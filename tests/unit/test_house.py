@@ -78,6 +78,8 @@ def output(*command: str | Path, **options: object) -> str:
 def test_package_is_the_installed_one() -> None:
     assert ROOT / "fal" != INSTALLED
     assert (INSTALLED / "py.typed").exists()
+    source = subprocess.run([sys.executable, "-c", "import fal"], cwd=ROOT, capture_output=True)
+    assert f"ImportError: {ROOT}/fal is FAL's source, not" in source.stderr.decode()
     assert fal.__version__ == version("pcap-fal")
 
 
