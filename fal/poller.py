@@ -41,7 +41,6 @@ ONLY_FOR = {
     "rate": ("pcap",),
     "loop": ("pcap",),
 }
-RATE_CAPTURE = (1 << 64) - 1
 IDLE = {"spin": lib.FAL_IDLE_SPIN, "adaptive": lib.FAL_IDLE_ADAPTIVE, "sleep": lib.FAL_IDLE_SLEEP}
 HUGEPAGES = {
     "off": lib.FAL_HUGEPAGES_OFF,
@@ -126,7 +125,7 @@ def hash_seed(text: str) -> int:
 
 def packet_rate(text: str) -> int:
     if text in ("max", "capture"):
-        return 0 if text == "max" else RATE_CAPTURE
+        return int(lib.FAL_RATE_MAX if text == "max" else lib.FAL_RATE_CAPTURE)
     if not text.isdecimal() or not 1 <= int(text) <= 10**9:
         raise argparse.ArgumentTypeError(
             f"'{text}' is neither 'max', 'capture' nor a number from 1 to {10**9}"
@@ -364,20 +363,22 @@ def native_options(options: argparse.Namespace) -> tuple[Any, Any]:
         "struct fal_poller_options *",
         {
             "backend": keep[0],
-            "device": keep[1],
-            "mode": keep[2],
-            "queues": queues,
-            "queue_count": len(options.queues),
-            "promisc": options.promisc,
-            "pass": program,
-            "pass_count": len(program) if expression else 0,
-            "count": options.count,
-            "rate": options.rate,
-            "loop": options.loop,
-            **drawn(options),
+            "source": {
+                "device": keep[1],
+                "mode": keep[2],
+                "queues": queues,
+                "queue_count": len(options.queues),
+                "promisc": options.promisc,
+                "pollers": len(options.cpus),
+                "pass": program,
+                "pass_count": len(program) if expression else 0,
+                "count": options.count,
+                "rate": options.rate,
+                "loop": options.loop,
+                **drawn(options),
+            },
             "hash_seed": options.hash_seed,
             "cpus": cpus,
-            "pollers": len(options.cpus),
             "idle": IDLE[options.idle],
         },
     )
@@ -437,7 +438,7 @@ def describe(view: Any, options: argparse.Namespace, facts: Any, layouts: list[A
     view.frames = sum(layout.frames for layout in layouts)
     view.frame_size = layouts[0].frame_size
     view.name, view.device = options.name.encode(), device_in_status(options)
-    view.backend, view.mode = ffi.string(facts.backend), ffi.string(facts.mode)
+    view.backend, view.mode = options.backend.encode(), ffi.string(facts.mode)
     view.version = lib.FAL_LAYOUT_VERSION
 
 
@@ -523,17 +524,17 @@ def serve(options: argparse.Namespace, stack: ExitStack) -> int:
         most = -(-queues // len(options.cpus))  # queues of one poller
         arenas = make_arenas(options, most, stack)
         layouts = [ffi.cast("struct fal_arena *", arena.address) for arena in arenas]
-        facts = ffi.new("struct fal_poller_facts *")
         shared = ffi.new("struct fal_segment *")
         checked(lib.fal_segment_map(os.dup(segment.fd), status.SIZE, 1, shared, err), err)
         stack.callback(lib.fal_segment_free, shared)
         checked(lib.fal_segment_guard(shared, err), err)
         counters = ffi.addressof(ffi.cast("struct fal_status *", shared.address).poller, 0)
-        device = lib.fal_device_open(native, arenas, counters, facts, err)
+        device = lib.fal_device_open(native, arenas, counters, err)
         if device == ffi.NULL and err.code in (errno.EBUSY, errno.EEXIST) and others_note:
             raise FalError(err.code, ffi.string(err.text).decode() + others_note)
         checked(device, err)
         stack.callback(lib.fal_device_close, device)
+        facts = lib.fal_device_facts(device)
 
         exit_status: list[int] = []
 
