@@ -1,5 +1,13 @@
 """The one place that imports the native module: everything else takes `ffi` and `lib` from here."""
 
-from fal._native import ffi, lib
+from pathlib import Path
+
+try:
+    from fal._native import ffi, lib
+except ModuleNotFoundError as e:
+    raise ImportError(
+        f"{Path(__file__).parent} is FAL's source, not the package that is installed:"
+        " start Python elsewhere, or with -P"
+    ) from e
 
 __all__ = ["ffi", "lib"]

@@ -24,11 +24,11 @@ import psutil
 
 import fal
 from fal import ending, runtime, status
+from fal.arguments import at_least, cpu_list
 from fal.bindings import lib
 from fal.ending import Wanted
 from fal.errors import FalError
 from fal.gen import positive
-from fal.poller import at_least, number_list
 
 CONTEXT = multiprocessing.get_context("fork")  # the rows are shared with children alone
 PATIENCE = 0.1  # seconds: how late a worker without packets may notice that it is to end
@@ -272,13 +272,6 @@ def run(options: argparse.Namespace) -> int:
     if failure := workers.failure():
         raise failure
     return 0
-
-
-def cpu_list(text: str) -> list[int]:
-    cpus = number_list(text)
-    if others := set(cpus) - os.sched_getaffinity(0):
-        raise argparse.ArgumentTypeError(f"CPU {min(others)} is not there or not ours")
-    return cpus
 
 
 def add_command(commands: Any) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from fal import ending, pcapfile, traffic
+from fal.arguments import at_least
 from fal.ending import Wanted
 from fal.errors import FalError
-from fal.poller import at_least
 
 BURST = 256  # frames a call; more was no faster
 # struct iovec and struct mmsghdr of a 64-bit Linux: padding is in the wide fields.

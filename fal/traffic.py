@@ -42,18 +42,26 @@ class Mix:
     tunnels: float = 0.0
 
 
+def size_range(text: str, longest: int) -> tuple[int, int]:
+    """Return the least and the most of "64" or "64-1514", (0, 0) of "imix"; EINVAL for others."""
+    if text == "imix":
+        return 0, 0
+    if match := re.fullmatch(r"(\d+)(?:-(\d+))?", text, re.ASCII):
+        low, high = int(match[1]), int(match[2] or match[1])
+        if frames.SHORTEST <= low <= high <= longest:
+            return low, high
+    raise FalError(
+        errno.EINVAL,
+        f"'{text}' is neither 'imix' nor sizes from {frames.SHORTEST} to {longest}"
+        " (write 64 or 64-1514)",
+    )
+
+
 def sizes_of(text: str) -> Callable[[random.Random], int]:
     """Return what draws sizes; EINVAL for what is none."""
-    if text == "imix":
+    low, high = size_range(text, LONGEST)
+    if not high:
         return lambda draw: draw.choices(*IMIX)[0]
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text, re.ASCII)
-    if not match:
-        raise FalError(errno.EINVAL, f"sizes '{text}': write 64, 64-1514 or imix")
-    low, high = int(match[1]), int(match[2] or match[1])
-    if not frames.SHORTEST <= low <= high <= LONGEST:
-        raise FalError(
-            errno.EINVAL, f"sizes '{text}': from {frames.SHORTEST} to {LONGEST}, the smaller first"
-        )
     return lambda draw: draw.randint(low, high)
 
 

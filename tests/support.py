@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ class Veth:
         )
         for ns, dev in ((self.inside, self.device), (self.outside, self.peer)):
             # no packets but ours: neither IPv6's router solicitations nor ARP
-            for words in (f"net.ipv6.conf.{dev}.disable_ipv6=1",):
-                subprocess.run(ns.command("sysctl", "-qw", words), check=True)
+            no_ipv6 = f"net.ipv6.conf.{dev}.disable_ipv6=1"
+            subprocess.run(ns.command("sysctl", "-qw", no_ipv6), check=True)
             ip("-n", ns.name, "link", "set", dev, "mtu", str(mtu), "arp", "off", "up")
         eventually(lambda: "LOWER_UP" in ip("-n", self.inside.name, "link", "show", self.device))
         self.sender = self.packet_socket()
@@ -339,6 +340,32 @@ def received(s: fal.Socket) -> list[tuple[Any, bytes]]:
         while batch := s.recv_batch(timeout=0):
             got += zip(batch.meta.copy(), map(bytes, batch), strict=True)
     return got
+
+
+def assert_spread(
+    groups: Sequence[Sequence[list[tuple[Any, bytes]]]], frames: Sequence[bytes], pollers: int
+) -> None:
+    """Check what came, as `received`, of frames that are all different.
+
+    `groups`: the one socket in no group; the members of a group in mode hash; of one in mode lb.
+    """
+    queue = {data: int(meta["queue"]) for meta, data in groups[0][0]}
+
+    def in_order(some: Iterable[bytes]) -> list[bytes]:
+        """Sort by flow and queue (the sender's kernel chose it), and keep the order within."""
+        return sorted(some, key=lambda data: (fal.flow_hash(data), queue[data]))
+
+    for members in groups:
+        assert Counter(data for got in members for _, data in got) == Counter(frames)
+        for got in members:
+            mine = {data for _, data in got}
+            sent = [data for data in frames if data in mine]
+            assert in_order(data for _, data in got) == in_order(sent)
+    flows = [{fal.flow_hash(data) for _, data in got} for got in groups[1]]
+    assert all(flows)
+    assert sum(map(len, flows)) == len(set().union(*flows))  # none at two members
+    shares = [len(got) for got in groups[2]]
+    assert max(shares) - min(shares) <= pollers  # each takes turns of its own
 
 
 def quiet(poller: Poller) -> dict[str, Any] | None:

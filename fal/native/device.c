@@ -282,33 +282,15 @@ static const struct fal_backend_ops *find_backend(const char *name, struct fal_e
     return NULL;
 }
 
-static struct fal_backend_options backend_options(const struct fal_poller_options *o) {
-    return (struct fal_backend_options){.device = o->device,
-                                        .mode = o->mode,
-                                        .queues = o->queues,
-                                        .queue_count = o->queue_count,
-                                        .promisc = o->promisc,
-                                        .pass = o->pass,
-                                        .pass_count = o->pass_count,
-                                        .pollers = o->pollers,
-                                        .count = o->count,
-                                        .rate = o->rate,
-                                        .loop = o->loop,
-                                        .flows = o->flows,
-                                        .size_min = o->size_min,
-                                        .size_max = o->size_max,
-                                        .seed = o->seed};
-}
-
 int fal_device_queues(const struct fal_poller_options *options, struct fal_error *err) {
     const struct fal_backend_ops *ops = find_backend(options->backend, err);
-    struct fal_backend_options wanted = backend_options(options);
-    int queues = ops ? ops->queues(&wanted, err) : -1;
-    if (queues >= 0 && options->pollers > (uint32_t)queues)
+    const struct fal_backend_options *o = &options->source;
+    int queues = ops ? ops->queues(o, err) : -1;
+    if (queues >= 0 && o->pollers > (uint32_t)queues)
         return fal_fail(err, EINVAL,
                         "%u CPUs for %d queue%s of %s: each poller wants a queue (give as many "
                         "--cpus as there are queues, or fewer)",
-                        options->pollers, queues, queues == 1 ? "" : "s", options->device);
+                        o->pollers, queues, queues == 1 ? "" : "s", o->device);
     return queues;
 }
 
@@ -389,45 +371,41 @@ static void begin_poller(struct fal_poller *p, const struct fal_backend_facts *f
 
 struct fal_device *fal_device_open(const struct fal_poller_options *options,
                                    const struct fal_segment *arenas,
-                                   struct fal_poller_status *status, struct fal_poller_facts *facts,
-                                   struct fal_error *err) {
+                                   struct fal_poller_status *status, struct fal_error *err) {
     const struct fal_backend_ops *ops = find_backend(options->backend, err);
-    struct fal_device *d = ops ? calloc(1, sizeof *d + options->pollers * sizeof *d->poller) : NULL;
+    uint32_t pollers = options->source.pollers;
+    struct fal_device *d = ops ? calloc(1, sizeof *d + pollers * sizeof *d->poller) : NULL;
     if (!d) {
         if (ops)
             fal_fail(err, ENOMEM, "no memory for the pollers");
         return NULL;
     }
-    struct fal_backend_options wanted = backend_options(options);
     struct fal_pool pools[FAL_MAX_POLLERS];
     void *parts[FAL_MAX_POLLERS];
     d->ops = ops;
     d->options = *options;
-    d->undrained = options->pollers;
+    d->undrained = pollers;
     d->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int failed = d->event < 0;
-    for (uint32_t i = 0; i < options->pollers; i++) {
+    for (uint32_t i = 0; i < pollers; i++) {
         failed |= prepare_poller(d, i, &arenas[i], &status[i]);
         pools[i] = d->poller[i].pool;
     }
     if (failed)
         fal_fail(err, errno, "cannot set up the pollers: %s", strerror(errno));
     else
-        d->backend = ops->open(&wanted, pools, parts, &d->facts, err);
+        d->backend = ops->open(&options->source, pools, parts, &d->facts, err);
     if (!d->backend) {
         fal_device_close(d);
         return NULL;
     }
-    facts->backend = ops->name;
-    memcpy(facts->mode, d->facts.mode, sizeof facts->mode);
-    facts->zero_copy = d->facts.zero_copy;
-    facts->queue_count = d->facts.queue_count;
-    facts->ifindex = d->facts.ifindex;
-    facts->max_send = d->facts.max_send;
-    facts->chains = d->facts.chains;
     for (uint32_t i = 0; i < d->pollers; i++)
         begin_poller(&d->poller[i], &d->facts, parts[i]);
     return d;
+}
+
+const struct fal_backend_facts *fal_device_facts(const struct fal_device *d) {
+    return &d->facts;
 }
 
 struct fal_poller *fal_device_poller(struct fal_device *d, uint32_t index) {

@@ -695,10 +695,10 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
             if (n < 0 && errno == ENODATA)
                 p->over = true;
             else if (n < 0 && p->ops->why)
-                return fal_fail(err, errno, "%s: %s", p->device->options.device,
+                return fal_fail(err, errno, "%s: %s", p->device->options.source.device,
                                 p->ops->why(p->part));
             else if (n < 0)
-                return fal_fail(err, errno, "%s is gone: %s", p->device->options.device,
+                return fal_fail(err, errno, "%s is gone: %s", p->device->options.source.device,
                                 strerror(errno));
         }
         if (n > 0) {

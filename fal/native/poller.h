@@ -11,6 +11,7 @@
 #include "arena.h"
 #include "error.h"
 #include "fanout.h"
+#include "options.h"
 
 #define FAL_SOCKET_MEMBERSHIPS                                                                     \
     8 /* of one socket: the present one, and former ones with unread packets */
@@ -22,38 +23,12 @@ enum fal_idle { FAL_IDLE_SPIN = 0, FAL_IDLE_ADAPTIVE = 1, FAL_IDLE_SLEEP = 2 };
 #define FAL_EVENT_DRAINED 2 /* the source is over and every ring is empty, of all pollers */
 #define FAL_EVENT_FAILED  4 /* a fal_poller_run has returned with an error */
 
-/* What the operator asked for; strings are his words, and must outlive the device. */
 struct fal_poller_options {
     const char *backend;
-    const char *device;
-    const char *mode;       /* "auto", "native", "generic" */
-    const uint32_t *queues; /* the wanted queues; NULL: all */
-    uint32_t queue_count;
-    uint32_t promisc;
-    const struct fal_bpf_insn *pass; /* checked: what it matches goes on to the host; NULL: none */
-    uint32_t pass_count;
-    uint64_t count; /* the source ends after so many packets; 0: never */
-    uint64_t rate;  /* of a file, in packets a second; 0: flat out; UINT64_MAX: as captured */
-    uint64_t loop;  /* read a file so many times; 0: for ever */
-    uint32_t flows; /* made-up ones to be drawn; 0: the plain ones */
-    uint32_t size_min;
-    uint32_t size_max; /* bytes of their packets; both 0: IMIX */
-    uint64_t seed;
+    struct fal_backend_options source; /* for the backend */
     uint64_t hash_seed;
     const int32_t *cpus; /* of each poller: to run on; -1: wherever the kernel likes */
-    uint32_t pollers;
     uint32_t idle;
-};
-
-/* What came of it. */
-struct fal_poller_facts {
-    const char *backend;
-    char mode[FAL_NAME_SIZE];
-    uint32_t zero_copy;
-    uint32_t queue_count;
-    uint32_t ifindex;  /* 0: no network device */
-    uint32_t max_send; /* bytes of a frame that can be sent; 0: none can be */
-    uint32_t chains;   /* 1: packets may come in pieces */
 };
 
 /* One group of a plan, and one socket's place in it.  Members of a group lie together in the array
@@ -85,8 +60,8 @@ int fal_device_queues(const struct fal_poller_options *options, struct fal_error
 /* Opens the device, with an arena and a status for each poller.  NULL and *err. */
 struct fal_device *fal_device_open(const struct fal_poller_options *options,
                                    const struct fal_segment *arenas,
-                                   struct fal_poller_status *status, struct fal_poller_facts *facts,
-                                   struct fal_error *err);
+                                   struct fal_poller_status *status, struct fal_error *err);
+const struct fal_backend_facts *fal_device_facts(const struct fal_device *d);
 /* Once no poller runs. */
 void fal_device_close(struct fal_device *d);
 

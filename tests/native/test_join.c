@@ -285,13 +285,10 @@ static void *poll_all(void *poller) {
 
 int main(void) {
     struct fal_error err;
-    struct fal_poller_facts facts;
     const int32_t anywhere[POLLERS] = {-1, -1};
     struct fal_poller_options options = {.backend = "null",
-                                         .device = "null",
-                                         .mode = "auto",
+                                         .source = {.device = "null", .pollers = POLLERS},
                                          .cpus = anywhere,
-                                         .pollers = POLLERS,
                                          .idle = FAL_IDLE_ADAPTIVE};
     pthread_t thread[POLLERS];
     uint64_t all[POLLERS]; /* frames */
@@ -304,7 +301,7 @@ int main(void) {
         all[p] = layout->frames;
     }
     books = calloc(POLLERS, sizeof *books);
-    device = fal_device_open(&options, arena, books, &facts, &err);
+    device = fal_device_open(&options, arena, books, &err);
     CHECK(device);
     for (uint32_t i = 0; i < SOCKETS; i++) {
         struct worker *w = &worker[i];

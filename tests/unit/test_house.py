@@ -38,7 +38,8 @@ ROOMS = {
     "pcap": BASE | {"client"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
-ROOM_OF |= {"describe": "flow", "device": "poller", "poller_private": "poller"}
+ROOM_OF |= {"describe": "flow", "device": "poller", "options": "backend"}
+ROOM_OF |= {"poller_private": "poller"}
 ROOM_OF |= {f"client_{part}": "client" for part in ("fal", "kernel", "private")}
 # Atomics of the data path live in ring.h; rings that are shared with the kernel have its protocol.
 ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c"}
@@ -78,6 +79,8 @@ def output(*command: str | Path, **options: object) -> str:
 def test_package_is_the_installed_one() -> None:
     assert ROOT / "fal" != INSTALLED
     assert (INSTALLED / "py.typed").exists()
+    source = subprocess.run([sys.executable, "-c", "import fal"], cwd=ROOT, capture_output=True)
+    assert f"ImportError: {ROOT}/fal is FAL's source, not" in source.stderr.decode()
     assert fal.__version__ == version("pcap-fal")
 
 

@@ -276,7 +276,7 @@ def test_it_needs_no_privilege(monkeypatch):
 
 
 def test_a_network_device_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
-    from fal.poller import backend_for
+    from fal.options import backend_for
 
     monkeypatch.chdir(tmp_path)
     for name in ("lo", "file"):

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from support import assert_books, eventually, quiet, received, send_slowly, udp
+from support import assert_books, assert_spread, eventually, quiet, received, send_slowly, udp
 
 import fal
 from fal.bindings import lib
@@ -47,11 +47,6 @@ def tag_of(frame):
     return {0x8100: (VLAN, tci), 0x88A8: (VLAN | AD, tci)}.get(kind, (0, 0))
 
 
-def in_order(frames, queue):
-    """Sort by flow and queue, and keep the order within: the sender's kernel chose the queues."""
-    return sorted(frames, key=lambda frame: (fal.flow_hash(frame), queue[frame]))
-
-
 def test_bytes_order_once(served):
     veth, poller = served
     frames = all_sizes()
@@ -69,21 +64,7 @@ def test_bytes_order_once(served):
         ]
         now = time.time_ns()
 
-        queue = {frame: int(meta["queue"]) for meta, frame in groups[0][0]}
-        for members in groups:
-            data = [frame for got in members for _, frame in got]
-            assert Counter(data) == Counter(frames)
-        for got in groups[0] + groups[1] + groups[2]:  # in order, whoever got it
-            mine = {frame for _, frame in got}
-            sent = [frame for frame in frames if frame in mine]
-            assert in_order((frame for _, frame in got), queue) == in_order(sent, queue)
-        flows = [{fal.flow_hash(frame) for _, frame in got} for got in groups[1]]
-        assert all(flows)
-        assert not flows[0] & flows[1]
-        shares = [len(got) for got in groups[2]]
-        turns = len(poller.look()["cpus"])  # each poller takes turns of its own
-        assert max(shares) - min(shares) <= turns
-
+        assert_spread(groups, frames, len(poller.look()["cpus"]))
         for got in (got for members in groups for got in members):
             for meta, frame in got:
                 assert meta["len"] == meta["caplen"] == len(frame)
@@ -91,7 +72,7 @@ def test_bytes_order_once(served):
                 assert (meta["flags"] & (VLAN | AD), meta["vlan_tci"]) == tag_of(frame)
                 assert sent_at[frame] <= meta["ts_ns"] <= now
         report = poller.stat()
-        assert Counter(queue.values()) == {
+        assert Counter(int(meta["queue"]) for meta, _ in groups[0][0]) == {
             q["id"]: q["received"] for q in report["queues"] if q["received"]
         }
         assert len(report["queues"]) == int(poller.ready["queues"])

@@ -3,8 +3,9 @@
  *
  * Of n pollers each has a queue, and p makes the packets p, p + n, p + 2 n, …  Packet i belongs to
  * flow i modulo `flows`, and carries i in the first 8 bytes (little endian) of its payload.  Plain,
- * there are 64 flows of UDP over IPv4, in frames of 60 bytes.  Else flows and sizes are drawn, the same for the same seed: a quarter IPv6, seven of ten TCP, an eighth tagged.
- * L4 checksums are 0, payloads but for the number, too.
+ * there are 64 flows of UDP over IPv4, in frames of 60 bytes.  Else flows and sizes are drawn, the
+ * same for the same seed: a quarter IPv6, seven of ten TCP, an eighth tagged.  L4 checksums are 0,
+ * and so are payloads but for the number.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <stdbool.h>
