@@ -149,8 +149,8 @@ def add_resources(add: Any) -> None:
         type=int,
         choices=(2048, 2112, 4096),
         default=lib.FAL_DEFAULT_FRAME_SIZE,
-        help="bytes that a packet, or a piece of it, has (2048); AF_XDP takes 2048 or 4096, of"
-        " which 256 are the kernel's",
+        help="bytes that a packet, or a piece of it, has (2048); with AF_XDP 256 of them are the"
+        " kernel's, and 2112 is never zero copy",
     )
     add("--hugepages", choices=HUGEPAGES, default="try", help="for the pool (try)")
 
@@ -260,8 +260,6 @@ def complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
             parser.error(f"--{option} is for --backend {' and '.join(backends)}")
     if options.wait is None:
         options.wait = 1 if is_file else 0
-    if options.backend == "af_xdp" and options.frame_size & (options.frame_size - 1):
-        parser.error(f"--frame-size {options.frame_size}: {options.backend} takes 2048 or 4096")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -30,8 +30,9 @@ ROOMS = {
     "modes": BASE,
     "arena": BASE | {"ring"},  # the status is read and written under a sequence number
     "tpacket": BASE,
+    "xsk": BASE,
     "backend": BASE,
-    "backends": BASE | {"backend", "tpacket"},
+    "backends": BASE | {"backend", "tpacket", "xsk"},
     "poller": BASE
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "bpf", "flow", "modes", "tpacket"},
@@ -42,7 +43,7 @@ ROOM_OF |= {"describe": "flow", "device": "poller", "options": "backend"}
 ROOM_OF |= {"poller_private": "poller"}
 ROOM_OF |= {f"client_{part}": "client" for part in ("fal", "kernel", "private")}
 # Atomics of the data path live in ring.h; rings that are shared with the kernel have its protocol.
-ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c"}
+ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c", "xsk.c"}
 
 PROGRAM = """
 #include <fal.h>

@@ -64,7 +64,6 @@ def fails(code, *words, message=()):
         (["x", "--mode", "fast"], ("'fast'", "auto", "native", "generic")),
         (["x", "--backend", "null", "--mode", "native"], "af_xdp"),
         (["x", "--backend", "null", "--queues", "1"], "af_xdp"),
-        (["x", "--frame-size", "2112"], ("2112", "2048 or 4096")),
         (["x", "--queues", "a"], ("'a'", "0,2-4")),
         (["x", "--queues", ""], "''"),
         (["x", "--queues", "1,1"], "twice"),

@@ -143,15 +143,35 @@ def test_a_flood_on_one_queue_costs_the_others_no_turn(make_veth, start_poller):
         assert max(order.index(queue) for queue in (1, 2, 3)) < 3 * lib.FAL_BURST
 
 
-def test_larger_frames(make_veth, start_poller):
-    veth = make_veth(mtu=3000)
-    frames = [udp(("10.0.0.1", n), ("10.0.0.2", 53), bytes(n - 42)) for n in range(60, 3015, 50)]
-    for mode in MODES:
-        poller = start_poller(
-            *(veth.device, "--mode", mode, "--frame-size", "4096"), namespace=veth.inside
-        )
-        with fal.open(poller.device) as s:
-            send_slowly(veth, frames, s)
-            assert [frame for _, frame in received(s)] == frames
-        assert not poller.stat()["chains"]
-        assert poller.stop() == 0
+@pytest.mark.parametrize(("size", "mtu"), [(4096, 3000), (2112, 1500), (2112, 9000)])
+def test_other_frame_sizes(make_veth, start_poller, size, mtu):
+    """Those of 2112 bytes lie across pages."""
+    veth = make_veth(mtu=mtu)
+    longest = mtu + 14
+    random_bytes = random.Random(size).randbytes
+    frames = [
+        udp(("10.0.0.1", n), ("10.0.0.2", 53), random_bytes(n - 42))
+        for n in (*range(60, longest, 43), *range(longest - 40, longest + 1))
+    ]
+    with veth.packet_socket() as back:
+        back.bind((veth.peer, 0x88B5))
+        back.settimeout(5)
+        for mode in MODES:
+            poller = start_poller(
+                *(veth.device, "--mode", mode, "--frame-size", str(size)), namespace=veth.inside
+            )
+            with fal.open(poller.device) as s:
+                for _ in range(4):
+                    send_slowly(veth, frames, s)
+                    got = []
+                    while batch := s.recv_batch(timeout=0):
+                        got += map(bytes, batch)
+                    assert got == frames
+                for n in range(60, min(longest, size) + 1, 11):
+                    mine = bytes(12) + b"\x88\xb5" + random_bytes(n - 14)
+                    s.inject(mine)
+                    assert back.recv(65536) == mine
+            report = poller.stat()
+            assert report["chains"] == (mtu > size - 256 - 22)
+            assert report["if_dropped"] == 0
+            assert poller.stop() == 0

@@ -1,24 +1,12 @@
 /* AF_XDP: the kernel puts packets straight into the pool, one socket for each queue of a device.
  *
- * Each poller's pool is registered (UMEM) by the first of its sockets; its others share it.  Each
- * socket has two rings of its own that matter, in memory which the kernel shares with us:
- *
- *     fill    we produce the addresses of empty frames         the kernel consumes
- *     rx      the kernel produces descriptors of full frames   we consume
- *
- * and a part's first socket has two more, for what is sent:
- *
- *     tx      we produce descriptors of frames to send          the kernel consumes
- *     done    the kernel produces addresses of frames sent      we consume (UMEM completion ring)
+ * Each poller's pool is registered (UMEM) by the first of its sockets; its others share it.  By the
+ * first it also sends.
  *
  * A received frame is in exactly one place: with the poller, in a fill ring, in the kernel (the
  * driver's ring, or set aside by the socket when its rx ring was full), or in an rx ring.  All but
  * the first are counted in the queue's `held`, which stays below FAL_BACKEND_HOLD, so that the fill ring
  * (which has as many slots) can never overflow and its consumer index need not be looked at.
- *
- * Barriers (the kernel's protocol): fill, tx: slots, then store-release of the producer.  rx, done:
- * load-acquire of the producer, then slots and frames; all reads, then store-release of the
- * consumer.
  *
  * In a frame: 256 bytes that the kernel keeps for XDP programs (ours leaves its stamp at their
  * end), then the packet.  What is sent begins where its frame does.
@@ -34,19 +22,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "../backend.h"
+#include "../xsk.h"
 #include "xdp_program.h"
 
 #define HEADROOM       256      /* XDP_PACKET_HEADROOM: the kernel's, at the head of each frame */
 #define LINK_HEADER    (14 + 8) /* Ethernet and two VLAN tags: what the MTU does not count */
-#define NO_RING        64       /* entries of a completion ring that is not used, but demanded */
-#define KICKS          64       /* the kernel sends some 32 frames a call */
-#define RETRIES        20       /* 50 ms apart: sockets and UMEMs are taken down asynchronously */
 #define CLOCK_READINGS 5
 #define SECOND         INT64_C(1000000000)
 
@@ -58,33 +42,18 @@
 
 _Static_assert((FAL_BACKEND_HOLD & (FAL_BACKEND_HOLD - 1)) == 0, "the fill ring's size");
 
-struct ring {
-    uint32_t *producer;
-    uint32_t *consumer;
-    uint32_t *flags;
-    void *slots;
-    uint32_t next; /* ours: the producer index of fill and tx, the consumer index of rx and done */
-    uint32_t mask;
-    void *map;
-    size_t map_size;
-};
-
 struct queue {
-    int fd;
+    struct fal_xsk xsk; /* tx and done are used in a part's first */
     uint32_t id;
     uint32_t held;     /* frames that are not the poller's */
     uint32_t too_long; /* packets of more than FAL_MAX_PIECES */
     bool given;        /* its packets come to the socket */
-    struct ring fill;
-    struct ring rx;
-    struct ring tx, done; /* of a part's first */
 };
 
 /* What one poller has of the device. */
 struct part {
     struct fal_pool pool;
     const struct fal_xdp_program *program;
-    uint32_t frame_shift;
     int gone;             /* an errno: the device is no more */
     int64_t clock_offset; /* from the stamps' clock to the wall's */
     uint32_t wanted;      /* sum of FAL_BACKEND_HOLD - held */
@@ -101,10 +70,6 @@ struct af_xdp {
     uint32_t parts;
     struct part part[];
 };
-
-static void pause_50ms(void) {
-    nanosleep(&(struct timespec){0, 50000000}, NULL);
-}
 
 /* ---- what a device is ------------------------------------------------------------------------ */
 
@@ -206,8 +171,10 @@ static int af_xdp_queues(const struct fal_backend_options *options, struct fal_e
 static int check_frames(const struct device *d, const struct fal_pool *pool,
                         struct fal_error *err) {
     uint32_t size = pool->frame_size;
-    if (size < 2048 || size > 4096 || (size & (size - 1)))
-        return fal_fail(err, EINVAL, "af_xdp wants frames of 2048 or 4096 bytes, not %u", size);
+    if (size < 2048 || size > 4096 || size % 64)
+        return fal_fail(err, EINVAL,
+                        "af_xdp wants frames of 2048 to 4096 bytes, whole cache lines, not %u",
+                        size);
     uint32_t fits = FAL_MAX_PIECES * (size - HEADROOM) - LINK_HEADER;
     if (d->mtu > fits)
         return fal_fail(err, EMSGSIZE,
@@ -239,165 +206,46 @@ static int no_chains(const struct device *d, const struct fal_pool *pool, struct
 
 /* ---- sockets --------------------------------------------------------------------------------- */
 
-static int map_ring(struct ring *r, int fd, const struct xdp_ring_offset *offset, uint32_t entries,
-                    size_t slot_size, uint64_t page_offset) {
-    r->map_size = offset->desc + entries * slot_size;
-    void *map = mmap(NULL, r->map_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd,
-                     (off_t)page_offset);
-    if (map == MAP_FAILED)
-        return -1;
-    r->map = map;
-    r->producer = (uint32_t *)((char *)map + offset->producer);
-    r->consumer = (uint32_t *)((char *)map + offset->consumer);
-    r->flags = (uint32_t *)((char *)map + offset->flags);
-    r->slots = (char *)map + offset->desc;
-    r->mask = entries - 1;
-    return 0;
-}
-
-static int set(int fd, int option, uint32_t value) {
-    return setsockopt(fd, SOL_XDP, option, &value, sizeof value);
-}
-
-/* A socket with its rings, not yet bound. */
-static int make_socket(struct queue *q, bool sends) {
-    q->fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
-    if (q->fd < 0)
-        return -1;
-    struct xdp_mmap_offsets offsets;
-    socklen_t n = sizeof offsets;
-    if (set(q->fd, XDP_UMEM_FILL_RING, FAL_BACKEND_HOLD) < 0 ||
-        set(q->fd, XDP_UMEM_COMPLETION_RING, sends ? FAL_TX_FRAMES : NO_RING) < 0 ||
-        set(q->fd, XDP_RX_RING, FAL_RX_RING) < 0 ||
-        (sends && set(q->fd, XDP_TX_RING, FAL_TX_FRAMES) < 0) ||
-        getsockopt(q->fd, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &n) < 0)
-        return -1;
-    if (n != sizeof offsets) { /* the layout of before Linux 5.4 */
-        errno = EOPNOTSUPP;
-        return -1;
-    }
-    if (map_ring(&q->fill, q->fd, &offsets.fr, FAL_BACKEND_HOLD, sizeof(uint64_t),
-                 XDP_UMEM_PGOFF_FILL_RING) < 0)
-        return -1;
-    if (sends && (map_ring(&q->tx, q->fd, &offsets.tx, FAL_TX_FRAMES, sizeof(struct xdp_desc),
-                           XDP_PGOFF_TX_RING) < 0 ||
-                  map_ring(&q->done, q->fd, &offsets.cr, FAL_TX_FRAMES, sizeof(uint64_t),
-                           XDP_UMEM_PGOFF_COMPLETION_RING) < 0))
-        return -1;
-    return map_ring(&q->rx, q->fd, &offsets.rx, FAL_RX_RING, sizeof(struct xdp_desc),
-                    XDP_PGOFF_RX_RING);
-}
-
-static void close_socket(struct queue *q) {
-    const struct ring *rings[] = {&q->fill, &q->rx, &q->tx, &q->done};
-    for (unsigned i = 0; i < sizeof rings / sizeof *rings; i++)
-        if (rings[i]->map)
-            munmap(rings[i]->map, rings[i]->map_size);
-    if (q->fd >= 0)
-        close(q->fd);
-    *q = (struct queue){.fd = -1, .id = q->id};
-}
-
 static void close_sockets(struct af_xdp *x) {
     for (struct part *p = x->part; p < x->part + x->parts; p++)
         for (uint32_t i = p->queue_count; i-- > 0;) /* the first holds the UMEM that all share */
-            close_socket(&p->queue[i]);
+            fal_xsk_close(&p->queue[i].xsk);
 }
 
-/* The kernel pins the pool's pages and counts them as locked memory, huge pages too. */
-static int register_pool(const struct part *p, struct fal_error *err) {
-    const struct xdp_umem_reg reg = {
-        .addr = (uintptr_t)p->pool.frames,
-        .len = (uint64_t)p->pool.frame_count * p->pool.frame_size,
-        .chunk_size = p->pool.frame_size,
-    };
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_MEMLOCK, &limit);
-    }
-    getrlimit(RLIMIT_MEMLOCK, &limit);
-    for (int i = 0;; i++) {
-        if (setsockopt(p->queue[0].fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof reg) == 0)
-            return 0;
-        /* A pool of this user that was just closed may still be counted. */
-        if (errno != ENOBUFS || reg.len > limit.rlim_cur || i == RETRIES)
-            break;
-        pause_50ms();
-    }
-    if (errno == ENOBUFS)
-        return fal_fail(err, ENOBUFS,
-                        "the pool of %.1f MiB exceeds the limit of %.1f MiB of locked memory for "
-                        "this user: raise it (ulimit -l, systemd: LimitMEMLOCK=), give "
-                        "CAP_IPC_LOCK, or fewer --frames",
-                        (double)reg.len / 1048576, (double)limit.rlim_cur / 1048576);
-    if (errno == ENOMEM)
-        return fal_fail(err, ENOMEM,
-                        "the kernel has no memory to pin the pool of %.1f MiB: give "
-                        "fewer --frames",
-                        (double)reg.len / 1048576);
-    return fal_fail(err, errno, "the kernel refuses the pool: %s", strerror(errno));
-}
-
-static int bind_socket(const struct part *p, const struct queue *q, uint32_t ifindex,
-                       uint16_t flags) {
-    struct sockaddr_xdp address = {
-        .sxdp_family = AF_XDP,
-        .sxdp_flags = flags,
-        .sxdp_ifindex = ifindex,
-        .sxdp_queue_id = q->id,
-        .sxdp_shared_umem_fd = flags & XDP_SHARED_UMEM ? (uint32_t)p->queue[0].fd : 0,
-    };
-    for (int i = 0;; i++) {
-        if (bind(q->fd, (struct sockaddr *)&address, sizeof address) == 0)
-            return 0;
-        if (errno != EBUSY || i == RETRIES)
-            return -1;
-        pause_50ms();
-    }
-}
-
-static int bind_failed(const struct queue *q, const char *device, struct fal_error *err) {
-    switch (errno) {
-    case EPERM:
+static int failed(const struct queue *q, const char *device, struct fal_error *err) {
+    if (errno == EPERM)
         return fal_xdp_no_privilege(device, err);
-    case EBUSY:
+    if (errno == EBUSY)
         return fal_fail(err, EBUSY,
                         "queue %u of %s belongs to another AF_XDP socket: stop the program that "
                         "has it, or leave the queue out: --queues",
                         q->id, device);
-    case ENODEV:
-        return fal_fail(err, ENODEV, "%s was removed", device);
-    case EAFNOSUPPORT:
-        return fal_fail(err, EAFNOSUPPORT,
-                        "this kernel is built without AF_XDP (CONFIG_XDP_SOCKETS)");
-    case ENOMEM:
-    case ENOBUFS:
-        return fal_fail(err, errno, "the kernel has no memory for the AF_XDP socket of queue %u",
-                        q->id);
-    }
-    return fal_fail(err, errno, "cannot make the AF_XDP socket of queue %u of %s: %s", q->id,
-                    device, strerror(errno));
+    return fal_xsk_failed(device, q->id, err);
 }
 
 /* A part's sockets: the mode that the first one gets holds for those that share its UMEM. */
 static int open_part(struct part *p, uint32_t ifindex, bool zero_copy, const char *device,
                      struct fal_error *err) {
+    const struct fal_xsk_umem umem = {p->pool.frames, p->pool.frame_size, p->pool.frame_count};
+    const uint16_t first = XDP_USE_NEED_WAKEUP | (p->most > 1 ? XDP_USE_SG : 0);
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct queue *q = &p->queue[i];
-        if (make_socket(q, i == 0) < 0)
-            return bind_failed(q, device, err);
-        if (i == 0 && register_pool(p, err) < 0)
+        const struct fal_xsk_entries entries = {
+            .fill = FAL_BACKEND_HOLD,
+            .rx = FAL_RX_RING,
+            .tx = i ? 0 : FAL_TX_FRAMES,
+            .done = i ? FAL_XSK_UNUSED : FAL_TX_FRAMES,
+        };
+        if (fal_xsk_make(&q->xsk, &entries) < 0)
+            return failed(q, device, err);
+        if (i == 0 && fal_xsk_register(&q->xsk, &umem, err) < 0)
             return -1;
-        uint16_t flags = i ? XDP_SHARED_UMEM : zero_copy ? XDP_ZEROCOPY : XDP_COPY;
-        uint16_t first = p->most > 1 ? XDP_USE_NEED_WAKEUP | XDP_USE_SG : XDP_USE_NEED_WAKEUP;
-        if (i == 0) /* those that share its UMEM take it over */
-            flags |= first;
-        int bound = bind_socket(p, q, ifindex, flags);
+        uint16_t flags = i ? XDP_SHARED_UMEM : first | (zero_copy ? XDP_ZEROCOPY : XDP_COPY);
+        int bound = fal_xsk_bind(&q->xsk, ifindex, q->id, flags, p->queue[0].xsk.fd);
         if (bound < 0 && i == 0 && zero_copy && errno != EBUSY) /* the pool is pinned already */
-            bound = bind_socket(p, q, ifindex, XDP_COPY | first);
+            bound = fal_xsk_bind(&q->xsk, ifindex, q->id, first | XDP_COPY, -1);
         if (bound < 0)
-            return bind_failed(q, device, err);
+            return failed(q, device, err);
     }
     return 0;
 }
@@ -474,8 +322,9 @@ static int open_all(struct af_xdp *x, const struct fal_backend_options *options,
     if (fal_xdp_attach(&x->program, options, d->ifindex, slots, chains, err) < 0)
         return -1;
     struct fal_error error;
-    if (open_sockets(x, x->program.native, device, &error) < 0) {
-        bool zero_copy = x->program.native && error.code != EBUSY && error.code != ENOBUFS;
+    bool zero_copy = x->program.native && !fal_xsk_unaligned(x->part->pool.frame_size);
+    if (open_sockets(x, zero_copy, device, &error) < 0) {
+        zero_copy = zero_copy && error.code != EBUSY && error.code != ENOBUFS;
         close_sockets(x);
         /* Drivers may have zero copy on some queues, but not on others. */
         if (!zero_copy || open_sockets(x, false, device, &error) < 0) {
@@ -509,12 +358,11 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
         x->part[i].pool = pools[i];
         x->part[i].program = &x->program;
         x->part[i].most = needs_chains(&d, pools) ? FAL_MAX_PIECES : 1;
-        x->part[i].frame_shift = (uint32_t)__builtin_ctz(pools[i].frame_size);
         parts[i] = &x->part[i];
     }
     for (uint32_t i = 0; i < (uint32_t)n; i++) {
         struct part *p = &x->part[i % x->parts];
-        p->queue[p->queue_count++] = (struct queue){.fd = -1, .id = chosen[i]};
+        p->queue[p->queue_count++] = (struct queue){.xsk.fd = -1, .id = chosen[i]};
         p->wanted += FAL_BACKEND_HOLD;
     }
     if (open_all(x, options, &d, err) < 0) {
@@ -523,7 +371,7 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
     }
     struct xdp_options got = {0};
     socklen_t size = sizeof got;
-    getsockopt(x->part[0].queue[0].fd, SOL_XDP, XDP_OPTIONS, &got, &size);
+    getsockopt(x->part[0].queue[0].xsk.fd, SOL_XDP, XDP_OPTIONS, &got, &size);
     memset(facts, 0, sizeof *facts);
     strcpy(facts->mode, x->program.native ? "native" : "generic");
     facts->zero_copy = (got.flags & XDP_OPTIONS_ZEROCOPY) != 0;
@@ -543,7 +391,8 @@ static void *af_xdp_open(const struct fal_backend_options *options, const struct
 static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue, uint64_t *clock,
                      struct fal_desc *to, uint16_t *cpu) {
     struct fal_xdp_stamp stamp;
-    uint8_t *at = p->pool.frames + from->addr - sizeof stamp;
+    uint64_t begin = fal_xsk_begin(from->addr);
+    uint8_t *at = p->pool.frames + begin - sizeof stamp;
     memcpy(&stamp, at, sizeof stamp);
     if (stamp.time) {
         memset(at, 0, sizeof stamp);
@@ -554,7 +403,7 @@ static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue
         to->ts_ns = *clock;
     }
     *cpu = (uint16_t)stamp.cpu;
-    to->offset = from->addr;
+    to->offset = begin;
     to->len = from->len;
     to->caplen = (uint16_t)from->len;
     to->flags = FAL_DESC_FIRST;
@@ -562,7 +411,7 @@ static void describe(struct part *p, const struct xdp_desc *from, uint32_t queue
 }
 
 /* How many of the next n descriptors are whole packets, up to one of too many pieces. */
-static uint32_t whole(const struct ring *rx, uint32_t n) {
+static uint32_t whole(const struct fal_xsk_ring *rx, uint32_t n) {
     const struct xdp_desc *slots = rx->slots;
     uint32_t end = 0;
     for (uint32_t i = 0; i < n && i - end < FAL_MAX_PIECES; i++)
@@ -571,32 +420,38 @@ static uint32_t whole(const struct ring *rx, uint32_t n) {
     return end;
 }
 
+static uint64_t address(const struct part *p, uint32_t frame) {
+    return (uint64_t)frame * p->pool.frame_size;
+}
+
 /* The next packet has too many pieces: once they are all there its frames go to where they came
  * from.  n: descriptors that are there. */
 static void discard(struct part *p, struct queue *q, uint32_t n) {
-    const struct xdp_desc *from = q->rx.slots;
-    uint64_t *to = q->fill.slots;
+    struct fal_xsk_ring *rx = &q->xsk.rx, *fill = &q->xsk.fill;
+    const struct xdp_desc *from = rx->slots;
+    uint64_t *to = fill->slots;
     uint32_t pieces = 1;
-    for (; from[(q->rx.next + pieces - 1) & q->rx.mask].options & XDP_PKT_CONTD; pieces++)
+    for (; from[(rx->next + pieces - 1) & rx->mask].options & XDP_PKT_CONTD; pieces++)
         if (pieces == n)
             return;
     for (uint32_t i = 0; i < pieces; i++)
-        to[q->fill.next++ & q->fill.mask] =
-            from[q->rx.next++ & q->rx.mask].addr >> p->frame_shift << p->frame_shift;
-    __atomic_store_n(q->rx.consumer, q->rx.next, __ATOMIC_RELEASE);
-    __atomic_store_n(q->fill.producer, q->fill.next, __ATOMIC_RELEASE);
+        to[fill->next++ & fill->mask] =
+            address(p, fal_xsk_frame(from[rx->next++ & rx->mask].addr, p->pool.frame_size));
+    __atomic_store_n(rx->consumer, rx->next, __ATOMIC_RELEASE);
+    __atomic_store_n(fill->producer, fill->next, __ATOMIC_RELEASE);
     q->too_long++;
 }
 
 static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packets, uint32_t *frame,
                         uint16_t *cpu, uint32_t max, uint64_t *clock) {
-    const struct xdp_desc *slots = q->rx.slots;
+    struct fal_xsk_ring *rx = &q->xsk.rx;
+    const struct xdp_desc *slots = rx->slots;
     struct fal_desc *first = packets;
     bool more = false;
-    uint32_t n = __atomic_load_n(q->rx.producer, __ATOMIC_ACQUIRE) - q->rx.next;
+    uint32_t n = __atomic_load_n(rx->producer, __ATOMIC_ACQUIRE) - rx->next;
     if (p->most > 1) {
         uint32_t there = n;
-        n = whole(&q->rx, n < max ? n : max);
+        n = whole(rx, n < max ? n : max);
         if (n == 0 && there >= p->most)
             discard(p, q, there);
     }
@@ -604,23 +459,25 @@ static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packet
     if (n == 0)
         return 0;
     for (uint32_t i = 0; i < n; i++) /* the stamps, written by the CPU that received */
-        __builtin_prefetch(p->pool.frames + slots[(q->rx.next + i) & q->rx.mask].addr - 8, 1);
+        __builtin_prefetch(
+            p->pool.frames + fal_xsk_begin(slots[(rx->next + i) & rx->mask].addr) - 8, 1);
     for (uint32_t i = 0; i < n; i++) {
-        const struct xdp_desc *from = &slots[(q->rx.next + i) & q->rx.mask];
+        const struct xdp_desc *from = &slots[(rx->next + i) & rx->mask];
         struct fal_desc *to = &packets[i];
         if (more) {
             first->len += from->len;
-            *to = (struct fal_desc){.offset = from->addr, .caplen = (uint16_t)from->len};
+            *to = (struct fal_desc){.offset = fal_xsk_begin(from->addr),
+                                    .caplen = (uint16_t)from->len};
         } else {
             describe(p, from, q->id, clock, to, &cpu[i]);
             first = to;
         }
         more = from->options & XDP_PKT_CONTD;
         to->flags |= more ? FAL_DESC_MORE : 0;
-        frame[i] = (uint32_t)(from->addr >> p->frame_shift);
+        frame[i] = fal_xsk_frame(from->addr, p->pool.frame_size);
     }
-    q->rx.next += n;
-    __atomic_store_n(q->rx.consumer, q->rx.next, __ATOMIC_RELEASE);
+    rx->next += n;
+    __atomic_store_n(rx->consumer, rx->next, __ATOMIC_RELEASE);
     q->held -= n;
     p->wanted += n;
     return n;
@@ -655,18 +512,19 @@ static uint32_t fill(struct part *p, struct queue *q, const uint32_t *frame, uin
     n = n < room ? n : room;
     if (n == 0)
         return 0;
-    uint64_t *slots = q->fill.slots;
+    struct fal_xsk_ring *ring = &q->xsk.fill;
+    uint64_t *slots = ring->slots;
     for (uint32_t i = 0; i < n; i++)
-        slots[(q->fill.next + i) & q->fill.mask] = (uint64_t)frame[i] << p->frame_shift;
-    q->fill.next += n;
-    __atomic_store_n(q->fill.producer, q->fill.next, __ATOMIC_RELEASE);
+        slots[(ring->next + i) & ring->mask] = address(p, frame[i]);
+    ring->next += n;
+    __atomic_store_n(ring->producer, ring->next, __ATOMIC_RELEASE);
     q->held += n;
     p->wanted -= n;
-    if (__atomic_load_n(q->fill.flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP)
-        recvfrom(q->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL); /* a driver that waits for frames */
+    if (__atomic_load_n(ring->flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP)
+        recvfrom(q->xsk.fd, NULL, 0, MSG_DONTWAIT, NULL, NULL); /* a driver that waits for frames */
     /* Only now, so that before there are frames the host gets the packets, instead of nobody. */
     if (!q->given) {
-        if (fal_xdp_give(p->program, q->id, q->fd) < 0)
+        if (fal_xdp_give(p->program, q->id, q->xsk.fd) < 0)
             p->gone = errno;
         q->given = true;
     }
@@ -686,49 +544,23 @@ static void af_xdp_refill(void *part, const uint32_t *frame, uint32_t n) {
     }
 }
 
-/* Without a driver of its own to do it, the kernel sends in this call, some frames at a time. */
-static void kick(const struct queue *q) {
-    for (int i = 0; i < KICKS; i++) {
-        if (__atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) == q->tx.next)
-            return;
-        if (!(__atomic_load_n(q->tx.flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP))
-            return;
-        if (sendto(q->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 && errno != EAGAIN)
-            return; /* EBUSY, ENOBUFS: again with tx_done */
-    }
-}
-
 static void af_xdp_tx_burst(void *part, const uint32_t *frame, const uint32_t *length, uint32_t n) {
     struct part *p = part;
-    struct queue *q = &p->queue[0];
-    struct xdp_desc *slots = q->tx.slots;
-    for (uint32_t i = 0; i < n; i++)
-        slots[(q->tx.next + i) & q->tx.mask] =
-            (struct xdp_desc){.addr = (uint64_t)frame[i] << p->frame_shift, .len = length[i]};
-    q->tx.next += n;
-    __atomic_store_n(q->tx.producer, q->tx.next, __ATOMIC_RELEASE);
-    kick(q);
+    fal_xsk_send(&p->queue[0].xsk, p->pool.frame_size, frame, length, n);
+    fal_xsk_kick(&p->queue[0].xsk); /* what it leaves, tx_done has sent */
 }
 
 static uint32_t af_xdp_tx_done(void *part, uint32_t *frame, uint32_t max) {
     struct part *p = part;
-    struct queue *q = &p->queue[0];
-    const uint64_t *slots = q->done.slots;
-    kick(q);
-    uint32_t n = __atomic_load_n(q->done.producer, __ATOMIC_ACQUIRE) - q->done.next;
-    n = n < max ? n : max;
-    for (uint32_t i = 0; i < n; i++)
-        frame[i] = (uint32_t)(slots[(q->done.next + i) & q->done.mask] >> p->frame_shift);
-    q->done.next += n;
-    __atomic_store_n(q->done.consumer, q->done.next, __ATOMIC_RELEASE);
-    return n;
+    fal_xsk_kick(&p->queue[0].xsk);
+    return fal_xsk_sent(&p->queue[0].xsk, p->pool.frame_size, frame, max);
 }
 
 static uint32_t af_xdp_wait(void *part, struct pollfd *fds, uint32_t max) {
     const struct part *p = part;
     uint32_t n = p->queue_count < max ? p->queue_count : max;
     for (uint32_t i = 0; i < n; i++)
-        fds[i] = (struct pollfd){.fd = p->queue[i].fd, .events = POLLIN};
+        fds[i] = (struct pollfd){.fd = p->queue[i].xsk.fd, .events = POLLIN};
     return n;
 }
 
@@ -741,13 +573,13 @@ static void af_xdp_stats(void *part, struct fal_backend_stats *stats) {
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct xdp_statistics s = {0};
         socklen_t size = sizeof s;
-        if (getsockopt(p->queue[i].fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
+        if (getsockopt(p->queue[i].xsk.fd, SOL_XDP, XDP_STATISTICS, &s, &size) == 0)
             stats->if_dropped += s.rx_dropped + s.rx_ring_full;
         stats->if_dropped += p->queue[i].too_long;
         stats->send_failed += s.tx_invalid_descs;
         int pending = 0;
         size = sizeof pending;
-        if (getsockopt(p->queue[i].fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 && pending)
+        if (getsockopt(p->queue[i].xsk.fd, SOL_SOCKET, SO_ERROR, &pending, &size) == 0 && pending)
             p->gone = ENODEV;
     }
     p->clock_offset = measure_offset(p->program->clock);
