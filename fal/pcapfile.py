@@ -1,47 +1,45 @@
-"""The frames of a capture file: classic pcap, of either byte order, micro- or nanoseconds."""
+"""The frames of a capture file: whatever libpcap reads, pcap and pcapng."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
-import struct
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from fal.errors import FalError
+from fal import libpcap
+from fal.errors import FalError, c_string
 
-MAGICS = (0xA1B2C3D4, 0xA1B23C4D)  # micro-, nanoseconds
-PCAPNG = b"\x0a\x0d\x0d\x0a"
-ETHERNET = 1
-HEADER, RECORD = 24, 16  # bytes
+END = -2  # of pcap_next_ex
 
 
 def read(path: Path) -> list[bytes]:
     """Return all frames, as much of each as was captured."""
-
-    def wrong(what: str) -> FalError:
-        return FalError(errno.EINVAL, f"{path}: {what}")
-
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise FalError(e.errno, f"{path}: {e.strerror}") from None
-    if data[:4] == PCAPNG:
-        raise wrong(f"pcapng (make a pcap file of it: tcpdump -r {path} -w NEW)")
-    for order in "<>":
-        if len(data) >= HEADER and struct.unpack_from(f"{order}I", data)[0] in MAGICS:
-            break
-    else:
-        raise wrong("no pcap file")
-    if (kind := struct.unpack_from(f"{order}I", data, 20)[0] & 0xFFFF) != ETHERNET:
-        raise wrong(f"its link type is {kind}, not Ethernet ({ETHERNET})")
-    record, at = struct.Struct(f"{order}8xI4x"), HEADER
-    found: list[bytes] = []
-    while at < len(data):
-        (length,) = record.unpack_from(data, at) if at + RECORD <= len(data) else (len(data),)
-        at += RECORD
-        if at + length > len(data):
-            raise wrong(f"cut off in packet {len(found) + 1}")
-        found.append(data[at : at + length])
-        at += length
+    found = list(_frames(path))
     if not found:
-        raise wrong("no packet in it")
+        raise _wrong(path, "no packet in it")
     return found
+
+
+def _wrong(path: Path, what: str) -> FalError:
+    return FalError(errno.EINVAL, f"{path}: {what}")
+
+
+def _frames(path: Path) -> Iterator[bytes]:
+    library, text = libpcap.load("capture files"), ctypes.create_string_buffer(libpcap.TEXT_SIZE)
+    file = library.pcap_open_offline(c_string(os.fspath(path)), text)
+    if not file:
+        why = text.value.decode(errors="replace")
+        raise _wrong(path, why.removeprefix(f"{path}: "))
+    header, data, count = ctypes.POINTER(libpcap.Header)(), ctypes.c_void_p(), 0
+    try:
+        if (kind := library.pcap_datalink(file)) != libpcap.DLT_EN10MB:
+            raise _wrong(path, f"its link type is {kind}, not Ethernet ({libpcap.DLT_EN10MB})")
+        while (result := library.pcap_next_ex(file, header, data)) == 1:
+            yield ctypes.string_at(data.value or 0, header.contents.caplen)
+            count += 1
+        if result != END:
+            raise _wrong(path, f"after {count} packets: {libpcap.words(library, file)}")
+    finally:
+        library.pcap_close(file)

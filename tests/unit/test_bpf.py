@@ -11,7 +11,7 @@ import pytest
 from support import udp
 
 import fal
-from fal import bpf
+from fal import bpf, libpcap
 from fal.bindings import ffi, lib
 from fal.errors import checked
 from fal.frames import tcp
@@ -80,9 +80,9 @@ def test_a_missing_libpcap_is_said_in_one_line():
     """And nothing but filters asks for it."""
     program = textwrap.dedent("""
         import fal, fal.poller, errno
-        from fal import bpf
+        from fal import bpf, libpcap
         assert "libpcap" not in open("/proc/self/maps").read()
-        bpf.LIBRARY = "libpcap.so.none"
+        libpcap.LIBRARY = "libpcap.so.none"
         try:
             bpf.compile("ip")
         except fal.FalError as e:
@@ -141,7 +141,7 @@ def random_program(draw):
 
 
 def test_random_programs_as_libpcap_runs_them():
-    theirs = ctypes.CDLL(bpf.LIBRARY).bpf_filter
+    theirs = ctypes.CDLL(libpcap.LIBRARY).bpf_filter
     theirs.restype = ctypes.c_uint
     theirs.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint)
     draw = random.Random(1)
@@ -161,7 +161,7 @@ def test_random_programs_as_libpcap_runs_them():
 
 
 def test_real_expressions_as_libpcap_runs_them():
-    theirs = ctypes.CDLL(bpf.LIBRARY).bpf_filter
+    theirs = ctypes.CDLL(libpcap.LIBRARY).bpf_filter
     theirs.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint)
     draw = random.Random(2)
     for expression, yes, no in EXPRESSIONS:

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from captures import write_pcap, write_pcapng
 from support import BIN, eventually, ip, run
 
 from fal import traffic
@@ -77,29 +78,26 @@ def test_what_is_made_arrives(listener):
 
 def test_a_capture_file(listener, tmp_path):
     made = traffic.made(Mix(flows=3, sizes="imix"))[:50]
-    for order, magic in (("<", 0xA1B2C3D4), (">", 0xA1B23C4D)):
-        path = tmp_path / "x.pcap"
-        records = (struct.pack(f"{order}IIII", 1, 2, len(f), 1514) + f for f in made)
-        header = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, 1)
-        path.write_bytes(header + b"".join(records))
-        assert sent(listener.veth, "--pcap", str(path), "--loop", "3")["sent"] == 150
+    packets = [(i, frame, 1514) for i, frame in enumerate(made)]
+    path = write_pcap(tmp_path / "x.pcap", packets)
+    for file in (path, write_pcapng(tmp_path / "x", packets)):
+        assert sent(listener.veth, "--pcap", str(file), "--loop", "3")["sent"] == 150
         assert listener.frames() == made * 3
-        assert (
-            sent(listener.veth, "--pcap", str(path), "--loop", "3", "--count", "70")["sent"] == 70
-        )
-        assert listener.frames() == (made * 2)[:70]
-    for content, word in (
-        (path.read_bytes()[:-1], "cut off in packet 50"),
-        (b"\x0a\x0d\x0d\x0a", "pcapng"),
-        (b"hello", "no pcap file"),
-        (header, "no packet"),
-        (header[:20] + b"\0\0\0\x71", "113, not Ethernet"),
+    assert sent(listener.veth, "--pcap", str(path), "--loop", "3", "--count", "70")["sent"] == 70
+    assert listener.frames() == (made * 2)[:70]
+    content = path.read_bytes()
+    for wrong, word in (
+        (content[:-1], "after 49 packets: truncated dump file"),
+        (b"hello", "unknown file format"),
+        (content[:24], "no packet"),
+        (content[:20] + b"\x71\0\0\0", "113, not Ethernet"),
     ):
-        path.write_bytes(content)
+        path.write_bytes(wrong)
         error = gen(listener.veth, "--pcap", str(path), code=1).stderr
         assert error.startswith(f"fal: {path}: ")
         assert word in error
-    assert "No such file" in gen(listener.veth, "--pcap", f"{path}x", code=1).stderr
+    error = gen(listener.veth, "--pcap", f"{path}x", code=1).stderr
+    assert error == f"fal: {path}x: No such file or directory\n"
 
 
 def test_rates_and_ends(listener):
