@@ -31,6 +31,7 @@ ROOMS = {
     "arena": BASE | {"ring"},  # the status is read and written under a sequence number
     "tpacket": BASE,
     "xsk": BASE,
+    "sender": BASE | {"xsk"},
     "backend": BASE,
     "backends": BASE | {"backend", "tpacket", "xsk"},
     "poller": BASE

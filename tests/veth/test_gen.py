@@ -15,6 +15,7 @@ from fal import traffic
 from fal.traffic import Mix
 
 SOL_PACKET, PACKET_STATISTICS, ETH_P_ALL = 263, 6, 3
+every_way = pytest.mark.parametrize("via", ["socket", "af_xdp"])
 
 
 class Listener:
@@ -64,11 +65,12 @@ def sent(veth, *words):
     return json.loads(gen(veth, *words, "--json").stdout)
 
 
-def test_what_is_made_arrives(listener):
+@every_way
+def test_what_is_made_arrives(listener, via):
     mix = Mix(flows=50, sizes="64-1500", ipv6=0.5, fragments=0.1, tunnels=0.3, seed=9)
     words = [w for key in ("flows", "sizes", "ipv6", "fragments", "tunnels", "seed")
              for w in (f"--{key}", str(getattr(mix, key)))]  # fmt: skip
-    report = sent(listener.veth, *words, "--count", "5000", "--rate", "50000")
+    report = sent(listener.veth, *words, "--count", "5000", "--rate", "50000", "--via", via)
     made = traffic.made(mix)
     expected = [made[i % len(made)] for i in range(5000)]
     assert listener.frames() == expected
@@ -98,6 +100,9 @@ def test_a_capture_file(listener, tmp_path):
         assert word in error
     error = gen(listener.veth, "--pcap", f"{path}x", code=1).stderr
     assert error == f"fal: {path}x: No such file or directory\n"
+    write_pcap(path, [(0, bytes(13))])
+    error = gen(listener.veth, "--pcap", str(path), code=1).stderr
+    assert error == "fal: a frame of 13 bytes: no Ethernet header in it\n"
 
 
 def test_rates_and_ends(listener):
@@ -121,19 +126,89 @@ def test_rates_and_ends(listener):
     assert line.endswith("failed 0\n")
 
 
-def test_what_cannot_be_sent(listener):
+@every_way
+def test_what_cannot_be_sent(listener, via):
     veth = listener.veth
-    done = gen(veth, "--sizes", "1600", "--count", "10", code=1)
+    done = gen(veth, "--sizes", "1600", "--count", "10", "--via", via, code=1)
     assert "failed 10 (10 Message too long)" in done.stdout
-    report = sent(veth, "--sizes", "1000-1600", "--count", "1000")
+    report = sent(veth, "--sizes", "1000-1600", "--count", "1000", "--via", via)
     assert report["sent"] + report["failed"] == 1000
     assert report["failures"] == {"EMSGSIZE": report["failed"]}
     assert 0.1 < report["failed"] / 1000 < 0.2  # 86 sizes of 601 are too long
     assert listener.count() == report["sent"]
+    assert report["bytes"] == sum(map(len, listener.frames()))
     ip("-n", veth.outside.name, "link", "set", veth.peer, "down")
-    done = gen(veth, "--count", "10", code=1)
+    done = gen(veth, "--count", "10", "--via", via, code=1)
     assert done.stdout.startswith("sent 0 ")
     assert done.stderr == f"fal: {veth.peer} is down (ip link set {veth.peer} up)\n"
+
+
+def test_af_xdp_counts_what_the_device_refuses(make_veth):
+    """The other end goes down and comes up on the way: as the device's own counters say."""
+    veth = make_veth()
+
+    def counted():
+        (link,) = json.loads(ip("-n", veth.outside.name, "-s", "-j", "link", "show", veth.peer))
+        return link["stats64"]["tx"]
+
+    process = subprocess.Popen(
+        veth.outside.command(
+            *(str(BIN / "fal"), "gen", veth.peer, "--via", "af_xdp"),
+            *("--rate", "20000", "--sizes", "100-200", "--json"),
+        ),
+        stdout=subprocess.PIPE,
+    )
+    eventually(lambda: counted()["packets"] > 500)
+    for state, what in (("down", "dropped"), ("up", "packets")):
+        ip("-n", veth.inside.name, "link", "set", veth.device, state)
+        before = counted()[what]
+        eventually(lambda what=what, before=before: counted()[what] > before + 500)
+    process.terminate()
+    report = json.loads(process.communicate(timeout=10)[0])
+    assert report["failures"] == {"ENOBUFS": report["failed"]}
+    assert {
+        "packets": report["sent"],
+        "bytes": report["bytes"],
+        "dropped": report["failed"],
+    }.items() <= counted().items()
+
+
+def test_af_xdp_leaves_the_host_its_packets(listener):
+    """And it needs a queue that no other AF_XDP socket has."""
+    veth = listener.veth
+    with veth.outside.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as host:
+        host.bind((veth.peer, ETH_P_ALL))
+        host.settimeout(5)
+        process = subprocess.Popen(
+            veth.outside.command(
+                *(str(BIN / "fal"), "gen", veth.peer, "--via", "af_xdp", "--rate", "1000")
+            ),
+            stdout=subprocess.DEVNULL,
+        )
+        eventually(listener.count)
+        mine = b"\xff" * 12 + b"\x08\x06" + b"to the host" + bytes(40)
+        listener.socket.send(mine)
+        while host.recv(2048) != mine:
+            pass
+        line = gen(veth, "--via", "af_xdp", "--count", "1", code=1).stderr
+        assert line.startswith(f"fal: queue 0 of {veth.peer} belongs to another AF_XDP socket: ")
+        assert "--via socket" in line
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_af_xdp_and_long_frames(make_veth):
+    veth = make_veth(mtu=9000)
+    listener = Listener(veth)
+    report = sent(veth, "--via", "af_xdp", "--sizes", "4000-4096", "--count", "200")
+    assert (report["sent"], report["failed"]) == (200, 0)
+    frames = listener.frames()
+    assert report["bytes"] == sum(map(len, frames))
+    assert {len(frame) for frame in frames} <= set(range(4000, 4097))
+    ip("-n", veth.outside.name, "link", "set", veth.peer, "mtu", "4082")
+    line = gen(veth, "--via", "af_xdp", "--sizes", "4100", "--vlan", "1", code=1).stderr
+    assert line.startswith("fal: a frame of 4100 bytes: AF_XDP sends at most 4096 ")
+    listener.socket.close()
 
 
 def refused(code, *words, through=()):
@@ -149,7 +224,7 @@ def test_refusals():
     line = refused(1, "lo", through=("setpriv", "--bounding-set=-net_raw"))
     assert line == "fal: sending on lo needs CAP_NET_RAW (run it as root)"
     for words, message in (
-        (("--sizes", "9"), "sizes '9'"),
+        (("--sizes", "9"), "--sizes: '9' is neither 'imix'"),
         (("--rate", "0"), "'0' is not a number above 0"),
         (("--rate", "fast"), "'fast'"),
         (("--vlan", "1.5"), "'1.5' is no share"),
