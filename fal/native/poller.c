@@ -16,7 +16,7 @@
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
 #define ROOM_NS 50000ull   /* how often to look whether a full ring has room again */
 #define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
-#define REST_NS 8000000ull /* the first tick after the last packet; each is twice as far, to 1 s */
+#define READ_NS 8000000ull /* when to look first whether workers have read; then twice as far */
 
 static uint64_t now_ns(clockid_t clock) {
     struct timespec t;
@@ -681,7 +681,7 @@ static uint32_t wanted(struct fal_poller *p) {
 
 static int loop(struct fal_poller *p, struct fal_error *err) {
     struct burst burst;
-    uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0, rest = SECOND;
+    uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0, look = READ_NS;
     bool told_drained = false;
 
     while (!fal_load_acquire(&p->stop)) {
@@ -710,16 +710,14 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
         now = now_ns(CLOCK_MONOTONIC);
         if (now >= next_tick) {
             tick(p);
-            next_tick = now + rest;
-            rest = 2 * rest < SECOND ? 2 * rest : SECOND;
+            next_tick = now + SECOND;
         }
         if (busy) {
             idle_since = 0;
         } else if (!idle_since) {
             idle_since = now;
             reclaim_all(p);
-            rest = REST_NS; /* workers still read what came last: the books follow them */
-            next_tick = next_tick < now + rest ? next_tick : now + rest;
+            look = READ_NS;
         }
         fal_poller_refill(p);
         if (busy)
@@ -736,9 +734,14 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
             sleep_until(p, now + ROOM_NS);
         else if (p->idle == FAL_IDLE_SLEEP || p->over || !begun ||
                  (p->idle == FAL_IDLE_ADAPTIVE && now - idle_since > SPIN_NS)) {
-            reclaim_all(p);
+            uint64_t until = p->sending ? now + SOON_NS : next_tick;
+            if (!drained(p) && now + look < until) {
+                until = now + look; /* the books follow who still reads; wakes are not sent again */
+                look *= 2;
+            }
             fal_poller_refill(p);
-            sleep_until(p, p->sending ? now + SOON_NS : next_tick);
+            publish_counters(p);
+            sleep_until(p, until);
         } else {
             sched_yield(); /* a worker on the same core must not wait for the end of our time slice
                             */

@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 from crash.hostile import Hostile, text
-from support import NULL, assert_books, eventually, udp
+from support import NULL, assert_books, eventually, ip, udp
 
 import fal
 from fal.bindings import ffi, lib
@@ -102,6 +102,20 @@ def test_what_cannot_be_sent_is_refused(served):
             with pytest.raises(fal.FalError, match=f"a frame of {length} bytes.*14 to {most}") as e:
                 s.inject(bytes(length))
             assert e.value.errno == errno.EMSGSIZE
+
+
+@pytest.mark.parametrize("how", [("--backend", "tpacket"), ("--mode", "generic")])
+def test_what_the_device_refuses_is_counted(make_veth, start_poller, how):
+    """It has no carrier while the other end is down."""
+    veth = make_veth()
+    poller = start_poller(veth.device, *how, namespace=veth.inside)
+    with fal.open(poller.device) as s:
+        s.inject(FRAMES[0])
+        eventually(lambda: poller.look()["sent"] == 1)
+        ip("-n", veth.outside.name, "link", "set", veth.peer, "down")
+        assert s.inject_many(FRAMES[:20]) == 20
+        report = eventually(lambda: (r := poller.look())["send_failed"] and r)
+        assert (report["sent"], report["send_failed"]) == (21, 20)
 
 
 def test_a_full_area(make_veth, start_poller):

@@ -59,6 +59,7 @@ struct part {
     uint32_t wanted;      /* sum of FAL_BACKEND_HOLD - held */
     uint32_t first;       /* the queue to look at first: in turn */
     uint32_t most;        /* pieces of one packet: 1 without chains */
+    uint64_t refused;     /* frames to send that the device had no room for */
     uint32_t queue_count;
     struct queue queue[FAL_MAX_QUEUES];
 };
@@ -544,15 +545,20 @@ static void af_xdp_refill(void *part, const uint32_t *frame, uint32_t n) {
     }
 }
 
+/* What one call leaves, the next one sends. */
+static void kick(struct part *p) {
+    p->refused += fal_xsk_kick(&p->queue[0].xsk) == EBUSY;
+}
+
 static void af_xdp_tx_burst(void *part, const uint32_t *frame, const uint32_t *length, uint32_t n) {
     struct part *p = part;
     fal_xsk_send(&p->queue[0].xsk, p->pool.frame_size, frame, length, n);
-    fal_xsk_kick(&p->queue[0].xsk); /* what it leaves, tx_done has sent */
+    kick(p);
 }
 
 static uint32_t af_xdp_tx_done(void *part, uint32_t *frame, uint32_t max) {
     struct part *p = part;
-    fal_xsk_kick(&p->queue[0].xsk);
+    kick(p);
     return fal_xsk_sent(&p->queue[0].xsk, p->pool.frame_size, frame, max);
 }
 
@@ -569,7 +575,8 @@ static uint32_t af_xdp_wait(void *part, struct pollfd *fds, uint32_t max) {
  * device is gone by a pending error on its sockets; poll() does not tell, and down is not gone. */
 static void af_xdp_stats(void *part, struct fal_backend_stats *stats) {
     struct part *p = part;
-    stats->if_dropped = stats->send_failed = 0;
+    stats->if_dropped = 0;
+    stats->send_failed = p->refused;
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct xdp_statistics s = {0};
         socklen_t size = sizeof s;
