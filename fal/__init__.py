@@ -13,18 +13,30 @@ without a poller: then the kernel captures and spreads.
 from __future__ import annotations
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
 from fal.bindings import ffi as _ffi
 from fal.bindings import lib as _lib
 from fal.bpf import Program
 from fal.errors import FalError, PollerGone
 from fal.modes import parse as _parse
-from fal.socket import Batch, Socket, Stats
+
+if TYPE_CHECKING:
+    from fal.socket import Batch, Socket, Stats
 
 __version__ = _version("pcap-fal")
 __all__ = ["Batch", "FalError", "PollerGone", "Socket", "Stats", "flow_hash", "open"]
 
 HASH_SEED: int = _lib.FAL_HASH_SEED
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client when it is first asked for: numpy takes longer than all of fal-poller."""
+    if name not in ("Batch", "Socket", "Stats"):
+        raise AttributeError(f"module 'fal' has no attribute '{name}'")
+    from fal import socket
+
+    return getattr(socket, name)
 
 
 def open(
@@ -57,6 +69,8 @@ def open(
     EPERM no right to capture there; EINVAL a bad argument, or the group has another mode or filter;
     EOPNOTSUPP what cannot be had there; ENOSPC its frames, sockets or groups are in use.
     """
+    from fal.socket import Socket
+
     return Socket(device, group, fanout, snaplen, timeout, ring, group_filter, filter, program)
 
 
