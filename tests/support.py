@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import fcntl
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import fal
 from fal.frames import udp
@@ -36,6 +40,15 @@ def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     return value
 
 
+def ended(process: subprocess.Popen[Any], seconds: float) -> int:
+    """Wait for the end of a process, and no longer: Popen.wait looks 20 times a second."""
+    if process.poll() is None:
+        fd = os.pidfd_open(process.pid)
+        select.select([fd], [], [], seconds)
+        os.close(fd)
+    return process.wait(0)
+
+
 def ip(*words: str, check: bool = True) -> str:
     done = subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
     assert done.returncode == 0 or not check, done.stderr
@@ -48,6 +61,22 @@ def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, **({"capture_output": True, "text": True, "timeout": 60} | options)
     )
+
+
+@contextlib.contextmanager
+def side_by_side(
+    request: pytest.FixtureRequest, run: Callable[[Any], Any]
+) -> Iterator[Callable[[Any], Any]]:
+    """Run every `case` that is asked of this module's tests, as many at a time as there are cores.
+
+    For what needs no quiet machine.  Gives a function that waits for a case, and has its result.
+    """
+    tests = [item for item in request.session.items if item.path == request.path]
+    cases = [t.callspec.params["case"] for t in tests if "case" in getattr(t, "fixturenames", [])]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        begun = {case: pool.submit(run, case) for case in cases}
+        yield lambda case: begun[case].result()
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -193,7 +222,7 @@ class Poller:
         return self
 
     def wait(self, seconds: float = 10) -> int:
-        code = self.process.wait(seconds)
+        code = ended(self.process, seconds)
         self._reader.join(5)
         if self.process.stderr:
             self.process.stderr.close()
@@ -244,7 +273,7 @@ class Poller:
             segment.close()
 
     def group(self, number: int) -> dict[str, Any]:
-        (group,) = (g for g in self.stat()["groups"] if g["id"] == number)
+        (group,) = (g for g in self.look()["groups"] if g["id"] == number)
         return group
 
 
@@ -284,7 +313,7 @@ class Worker:
 
     def result(self, seconds: float = 10) -> tuple[int, int]:
         """Wait for its end; returns how many packets it had, and the errno that ended it."""
-        self.process.wait(seconds)
+        ended(self.process, seconds)
         assert self.process.stdout
         packets, code = self.process.stdout.read().split()
         return int(packets), int(code)
@@ -370,7 +399,7 @@ def assert_spread(
 
 def quiet(poller: Poller) -> dict[str, Any] | None:
     """Return the report of a poller once its workers have read everything; None before."""
-    report = poller.stat()
+    report = poller.look()
     members = report["sockets"] + [m for g in report["groups"] for m in g["members"]]
     return None if any(m["in_ring"] for m in members) else report
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from crash.pages import reserved
-from support import Poller, Worker
+from crash.siege import Siege
+from support import Poller, Veth, Worker
 
 import fal
 
@@ -49,3 +50,16 @@ def start_worker(worker_program: Path, runtime: Path) -> Iterator[Callable[..., 
 def hugepages() -> Iterator[None]:
     with reserved():
         yield
+
+
+@pytest.fixture
+def siege(
+    request: pytest.FixtureRequest,
+    make_veth: Callable[..., Veth],
+    start_poller: Callable[..., Poller],
+    start_worker: Callable[..., Worker],
+    tmp_path: Path,
+) -> Siege:
+    """Besiege fal-poller in the way that the test names (a veth pair in native mode), with room."""
+    way, room = getattr(request, "param", ("native", 40960))
+    return Siege(way, make_veth, start_poller, start_worker, tmp_path, room)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
+import select
 import socket
 from typing import Any
 
@@ -13,7 +15,9 @@ from support import Poller
 from fal.bindings import ffi, lib
 
 CURSORS = dict(ffi.typeof("struct fal_cursor_page").fields)
-CONSUMER = CURSORS["cursor"].offset
+CONSUMER, CURSOR = CURSORS["cursor"].offset, ffi.sizeof("struct fal_cursor")
+RING = ffi.sizeof("struct fal_ring")  # a ring's head, in the arena
+TRANSMITTED = dict(ffi.typeof("struct fal_ring").fields)["transmitted"].offset
 REQUEST = ffi.sizeof("struct fal_request")
 
 
@@ -77,24 +81,36 @@ class Hostile:
         """Become a member, and map all that there is."""
         reply = self.ask(lib.FAL_OPEN, **fields)
         assert reply.code == 0, text(reply)
-        self.status_fd, self.cursor_fd, self.wake_fd, self.arena_fd = self.fds
+        self.status_fd, self.cursor_fd, self.wake_fd, *self.arena_fds = self.fds
         self.cursors = mmap.mmap(self.cursor_fd, lib.FAL_CURSOR_PAGE)
-        self.arena = mmap.mmap(self.arena_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+        self.arenas = [mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ) for fd in self.arena_fds]
         # Indices as whole words: struct packs byte by byte, and half an index is impossible.
         self.words = memoryview(self.cursors).cast("I")
-        self.arena_words = memoryview(self.arena).cast("I")
-        self.memory = [self.words, self.arena_words, self.cursors, self.arena]
-        self.ring_offset, self.ring, self.number = reply.ring_offset[0], reply.ring, reply.socket
+        self.heads = [
+            memoryview(arena)[offset : offset + RING].cast("I")
+            for arena, offset in zip(self.arenas, reply.ring_offset[0 : reply.pollers], strict=True)
+        ]
+        self.memory = [self.words, *self.heads, self.cursors, *self.arenas]
         if start:
             assert self.ask(lib.FAL_START).code == 0
         return self
 
     @property
     def producer(self) -> int:
-        return self.arena_words[self.ring_offset // 4]
+        """The first poller's."""
+        return self.producers[0]
 
-    def set_consumer(self, value: int) -> None:
-        self.words[CONSUMER // 4] = value & 0xFFFFFFFF
+    @property
+    def producers(self) -> list[int]:
+        return [head[0] for head in self.heads]
+
+    @property
+    def transmitted(self) -> int:
+        """By the first poller."""
+        return self.heads[0][TRANSMITTED // 4]
+
+    def set_consumer(self, value: int, poller: int = 0) -> None:
+        self.words[(CONSUMER + poller * CURSOR) // 4] = value & 0xFFFFFFFF
 
     def close(self) -> None:
         self.control.close()
@@ -111,5 +127,30 @@ class Hostile:
         self.close()
 
 
+class Sender:
+    """A transmit area, of a member that writes into it what it likes."""
+
+    def __init__(self, h: Hostile) -> None:
+        reply = h.ask(lib.FAL_TRANSMIT)
+        assert reply.code == 0, text(reply)
+        self.area_fd, self.wake_fd = h.fds[-2:]
+        segment = ffi.new("struct fal_segment *")
+        assert lib.fal_segment_map(self.area_fd, lib.FAL_TX_AREA, 1, segment, ffi.NULL) == 0
+        segment.fd = -1  # it is the client's
+        self.segment = ffi.gc(segment, lib.fal_segment_free)
+        self.area = ffi.cast("struct fal_transmit *", segment.address)
+
+
 def text(reply: Any) -> str:
     return str(ffi.string(reply.text).decode(errors="replace"))
+
+
+def cut_off(h: Hostile) -> bool:
+    """Whether the connection was closed; if so, with the promised word."""
+    if not select.select([h.control], [], [], 0)[0]:
+        return False
+    reply = h.reply()
+    assert (reply.type, reply.code) == (lib.FAL_BYE, errno.EPROTO)
+    assert "cursor is impossible" in text(reply)
+    assert h.reply() is None
+    return True

@@ -144,13 +144,13 @@ def test_the_arena_cannot_be_written(hugepages, start_poller, pages):
     words = ("--frames", "8192", "--hugepages", pages, "--wait", "9")
     poller = start_poller("still", "--backend", "null", *words)
     with Hostile(poller).open(ring=64) as h:
-        before = content(h.arena)
+        before = content(h.arenas[0])
         # That the attempts are real: they succeed on the page that is the worker's own.
         assert {"mmap", "pwrite", "punch"} <= set(as_user(0, h.cursor_fd))
         for uid in (0, NOBODY):
-            assert as_user(uid, h.arena_fd) == []
+            assert as_user(uid, h.arena_fds[0]) == []
         assert as_user(NOBODY, h.status_fd) == []
-        assert content(h.arena) == before
+        assert content(h.arenas[0]) == before
     assert poller.stop() == 0
 
 

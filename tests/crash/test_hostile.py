@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import random
-import select
 import signal
 import socket
 import struct
@@ -18,71 +17,13 @@ import time
 from pathlib import Path
 
 import pytest
-from crash.hostile import REQUEST, Hostile, request, text
-from support import Poller, Traffic, assert_books, eventually
+from crash.hostile import REQUEST, Hostile, cut_off, request, text
+from support import Poller, eventually
 
 import fal
 from fal.bindings import lib
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
-
-
-def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-class Siege:
-    """fal-poller on AF_XDP, honest workers in a group and in none, and traffic for all of them."""
-
-    def __init__(self, make_veth, start_poller, start_worker, *words):
-        veth = make_veth()
-        self.poller = start_poller(veth.device, "--name", "siege", *words, namespace=veth.inside)
-        self.workers = [start_worker(self.poller, g) for g in (42, 42, 7, -1)]
-        self.traffic = Traffic(veth, 5000)
-        self.before = descriptors(self.poller.pid)
-
-    def __enter__(self):
-        self.traffic.__enter__()
-        return self
-
-    def __exit__(self, kind, *_):
-        self.traffic.__exit__()
-        if kind:
-            return
-        poller, sent = self.poller, self.traffic.sent
-        assert poller.process.poll() is None, poller.lines
-        eventually(lambda: poller.look()["link_received"] >= sent)
-        eventually(lambda: len(self.honest()) == 4, 10)
-        eventually(lambda: all(m["in_ring"] == 0 for m in self.honest()))
-        eventually(lambda: descriptors(poller.pid) == self.before, 7)
-        report = poller.stat()
-        assert_books(report)
-        assert report["if_dropped"] == 0
-        assert [m["dropped"] for m in self.honest()] == [0] * 4
-        assert [m["abandoned"] for m in self.honest()] == [0] * 4
-        for g in report["groups"]:
-            assert g["received"] == sent, g
-        alone = next(m for m in report["sockets"] if m["pid"] == self.workers[3].pid)
-        assert alone["consumed"] == sent
-        # it still does its work, also for who comes now
-        with fal.open(poller.device, group=9) as s:
-            assert s.member == 0
-        for w in self.workers:
-            w.kill()
-        eventually(lambda: not poller.look()["groups"] and not poller.look()["sockets"])
-        assert poller.stop() == 0
-        assert len(poller.lines) <= 2, poller.lines
-
-    def honest(self):
-        pids = {w.pid for w in self.workers}
-        report = self.poller.look()
-        everyone = [m for g in report["groups"] for m in g["members"]] + report["sockets"]
-        return [m for m in everyone if m["pid"] in pids]
-
-
-@pytest.fixture
-def siege(make_veth, start_poller, start_worker):
-    return Siege(make_veth, start_poller, start_worker)
 
 
 # ---- what is sent over the control socket --------------------------------------------------------
@@ -233,14 +174,14 @@ def test_unread_memberships_use_up_all_records(siege):
 
 def test_descriptors_sent_along_do_not_gather(siege):
     with siege, Hostile(siege.poller).open(ring=64) as h, open("/dev/null") as null:
-        before = descriptors(siege.poller.pid)
+        before = siege.descriptors()
         for _ in range(200):
             try:
                 socket.send_fds(h.control, [request(lib.FAL_JOIN, group=-5)], [null.fileno()] * 100)
             except PermissionError:  # from Linux 6.16 on they are refused
                 h.send(request(lib.FAL_JOIN, group=-5))
             assert h.reply().code == errno.EINVAL
-        assert descriptors(siege.poller.pid) == before
+        assert siege.descriptors() == before
 
 
 def test_many_connections(siege):
@@ -248,7 +189,7 @@ def test_many_connections(siege):
     with siege, contextlib.ExitStack() as stack:
         silent = [stack.enter_context(Hostile(siege.poller)) for _ in range(16)]
         began = time.monotonic()
-        eventually(lambda: descriptors(siege.poller.pid) == siege.before + 16)
+        eventually(lambda: siege.descriptors() == siege.before + 16)
         for _ in range(500):
             with Hostile(siege.poller) as h:
                 assert h.last_word() == "too many connections"
@@ -278,17 +219,6 @@ def test_a_client_that_never_reads_its_replies(siege):
 def consumed(poller: Poller, h: Hostile) -> int:
     members = poller.look()["groups"][-1]["members"]
     return next(m["consumed"] for m in members if m["pid"] == os.getpid())
-
-
-def cut_off(h: Hostile) -> bool:
-    """Whether the connection was closed; if so, with the promised word."""
-    if not select.select([h.control], [], [], 0)[0]:
-        return False
-    reply = h.reply()
-    assert (reply.type, reply.code) == (lib.FAL_BYE, errno.EPROTO)
-    assert "cursor is impossible" in text(reply)
-    assert h.reply() is None
-    return True
 
 
 @pytest.mark.parametrize("group", [42, -1])
@@ -436,9 +366,8 @@ def test_a_membership_cannot_outlive_its_process(siege):
         eventually(lambda: len(siege.poller.group(42)["members"]) == 2)
 
 
-def test_too_few_descriptors(make_veth, start_poller, start_worker):
+def test_too_few_descriptors(siege):
     """A fal-poller that runs out of descriptors refuses whom it must, and goes on."""
-    siege = Siege(make_veth, start_poller, start_worker)
     pid = siege.poller.pid
     with siege, contextlib.ExitStack() as stack:
         subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={siege.before + 5}:"], check=True)
@@ -461,7 +390,7 @@ def test_who_is_refused_is_told_why_even_late(siege, worker_program):
     with siege, contextlib.ExitStack() as stack:
         for _ in range(16):
             stack.enter_context(Hostile(poller))
-        eventually(lambda: descriptors(poller.pid) == siege.before + 16)
+        eventually(lambda: siege.descriptors() == siege.before + 16)
         poller.process.send_signal(signal.SIGSTOP)
         os.waitpid(poller.pid, os.WUNTRACED)
         words = [worker_program, poller.device, "42", "-", "64", "read", "0"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import packets
 import pytest
+from support import side_by_side
 
 from fal.bindings import ffi, lib
 
@@ -81,12 +82,19 @@ def test_every_target_is_run():
     assert sorted(TARGETS) == sorted(path.stem for path in HERE.glob("fuzz_*.c"))
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_ten_seconds(name, tmp_path):
-    fuzz(name, 10, tmp_path)
+TEN_SECONDS = [(name, 10) for name in TARGETS]
+A_MINUTE = [pytest.param((name, 60), marks=pytest.mark.long) for name in TARGETS]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_minute(name, tmp_path):
-    fuzz(name, 60, tmp_path)
+@pytest.fixture(scope="module")
+def fuzzed(request, tmp_path_factory):
+    def run(case):
+        fuzz(*case, tmp_path_factory.mktemp(case[0]))
+
+    with side_by_side(request, run) as result:
+        yield result
+
+
+@pytest.mark.parametrize("case", [*TEN_SECONDS, *A_MINUTE], ids=lambda case: f"{case[0]}-{case[1]}")
+def test_fuzz(fuzzed, case):
+    fuzzed(case)

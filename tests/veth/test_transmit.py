@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import mmap
 import os
 import random
 import signal
@@ -12,7 +11,7 @@ import time
 from collections import Counter
 
 import pytest
-from crash.hostile import Hostile, text
+from crash.hostile import Hostile, Sender
 from support import NULL, assert_books, eventually, ip, udp
 
 import fal
@@ -210,20 +209,14 @@ def test_a_sender_that_never_stops_holds_nobody_up(start_poller):
 
     def flood(sender, fd):
         while not stopped.is_set():
-            sender.area.producer = transmitted() + SLOTS  # all of length 0: never sent
+            sender.area.producer = h.transmitted + SLOTS  # all of length 0: never sent
             with contextlib.suppress(OSError):
                 os.write(fd, bytes(65536))
 
     with fal.open(poller.device) as honest, Hostile(poller).open(ring=64) as h:
         sender = Sender(h)
         os.set_blocking(sender.wake_fd, False)
-        at = h.ring_offset + dict(ffi.typeof("struct fal_ring").fields)["transmitted"].offset
-        words, fd = memoryview(mmap.mmap(h.arena_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)), 0
-        words, fd = words.cast("I"), os.dup(sender.wake_fd)
-
-        def transmitted():
-            return words[at // 4]
-
+        fd = os.dup(sender.wake_fd)
         threads = [threading.Thread(target=flood, args=(sender, fd)) for _ in range(2)]
         for thread in threads:
             thread.start()
@@ -256,20 +249,6 @@ def test_one_process_sends(start_poller):
 
 
 # ---- hostile workers -----------------------------------------------------------------------------
-
-
-class Sender:
-    """A worker that writes what it likes into its transmit area."""
-
-    def __init__(self, h):
-        reply = h.ask(lib.FAL_TRANSMIT)
-        assert reply.code == 0, text(reply)
-        self.area_fd, self.wake_fd = h.fds[-2:]
-        segment = ffi.new("struct fal_segment *")
-        assert lib.fal_segment_map(self.area_fd, lib.FAL_TX_AREA, 1, segment, ffi.NULL) == 0
-        segment.fd = -1  # it is the client's
-        self.segment = ffi.gc(segment, lib.fal_segment_free)
-        self.area = ffi.cast("struct fal_transmit *", segment.address)
 
 
 def test_hostile_senders(make_veth, start_poller):
