@@ -66,7 +66,7 @@ def say(h: Hostile, message: bytes) -> bool:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("examples", [1200, pytest.param(7000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [800, pytest.param(7000, marks=pytest.mark.long)])
 def test_what_clients_say(start_poller, examples):
     poller = start_poller("x", *NULL, "--wait", "256")  # no packets: they are no matter here
     idle = poller.look()["frames_free"]

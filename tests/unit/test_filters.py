@@ -252,7 +252,6 @@ def test_a_socket_s_filter(filtered, most):
             meta["len"] = 1
 
 
-@pytest.mark.long
 def test_what_is_read_in_part_is_received_again(filtered):
     poller, s = filtered
     got = []

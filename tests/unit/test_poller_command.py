@@ -443,7 +443,7 @@ def test_what_a_crash_left_is_replaced(start_poller, runtime):
 
 
 def test_of_two_at_the_same_moment_one_wins(start_poller):
-    for _ in range(20):
+    for _ in range(8):
         two = [start_poller("x", *NULL, "--frames", "6000", ready=False) for _ in range(2)]
         eventually(lambda two=two: [p for p in two if p.ready], 20)
         loser = eventually(

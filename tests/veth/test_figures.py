@@ -115,10 +115,10 @@ def test_who_gets_nothing_is_not_woken(make_veth, start_poller):
     with fal.open(poller.device, group=1) as idle, fal.open(poller.device, group=1) as other:
         idle.fileno()
         mine: list[bytes] = []
-        for frame in frames:  # find out whose flows they are
+        for i, frame in enumerate(frames):  # find out whose flows they are
             veth.send(frame)
-            if batch := [*idle.recv_batch(timeout=0.05)]:
-                mine += map(bytes, batch)
+            eventually(lambda: idle.stats().recv + other.stats().recv > i)  # noqa: B023
+            mine += map(bytes, idle.recv_batch(timeout=0))
         theirs = [frame for frame in frames if frame not in mine]
         assert mine
         assert theirs
@@ -146,7 +146,7 @@ def test_idle_is_as_asked(make_veth, start_poller):
         poller = start_poller(veth.device, "--idle", idle, namespace=veth.inside)
         time.sleep(0.2)
         before = seconds_of_cpu(poller.pid)
-        time.sleep(1)
+        time.sleep(0.5)
         used[idle] = seconds_of_cpu(poller.pid) - before
         poller.stop()
-    assert used["spin"] > 5 * max(used["sleep"], used["adaptive"], 0.02), used
+    assert used["spin"] > 5 * max(used["sleep"], used["adaptive"], 0.01), used

@@ -239,7 +239,7 @@ def test_filters_see_first_pieces(make_veth, start_poller, filtered):
 def test_a_small_ring(jumbo):
     """Chains begin anew at its start again and again; nothing is lost, and all frames come back."""
     veth, poller = jumbo
-    free = poller.stat()["frames_free"]
+    free = poller.look()["frames_free"]
     with fal.open(poller.device, ring=64) as s:
         for i in range(0, len(FRAMES), 4):
             some = FRAMES[i : i + 4]
@@ -248,7 +248,7 @@ def test_a_small_ring(jumbo):
         report = eventually(lambda: quiet(poller))
         assert_books(report)
         assert report["sockets"][0]["consumed"] == len(FRAMES)
-    eventually(lambda: poller.stat()["frames_free"] == free)
+    eventually(lambda: poller.look()["frames_free"] == free)
 
 
 def test_a_full_ring_drops_whole_packets(make_veth, start_poller):
@@ -257,7 +257,7 @@ def test_a_full_ring_drops_whole_packets(make_veth, start_poller):
     with fal.open(poller.device) as everything, fal.open(poller.device, group=1, ring=64) as slow:
         longest = [frame(i, MTU + 14) for i in range(100)]  # ten of six pieces fit
         send_slowly(veth, longest, everything)
-        (group,) = poller.stat()["groups"]
+        (group,) = poller.look()["groups"]
         assert (group["delivered"], group["drops"]["ring_full"]) == (10, 90)
         assert group["members"][0]["dropped"] == slow.stats().drop == 90
         short = [frame(100 + i, 100) for i in range(10)]  # four slots are left
@@ -279,15 +279,15 @@ def test_rollover(make_veth, start_poller):
         send_slowly(veth, FRAMES[:200], everything)
         got = [data for s in (first, second) for _, data in packets(s)]
         assert got == FRAMES[:200]
-        assert poller.stat()["groups"][0]["drops"]["ring_full"] == 0
+        assert poller.look()["groups"][0]["drops"]["ring_full"] == 0
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_killed_worker(make_veth, start_poller, mode):
     veth = make_veth(mtu=MTU)
     poller = start_poller(veth.device, "--mode", mode, namespace=veth.inside)
-    free = poller.stat()["frames_free"]
-    for _ in range(5):
+    free = poller.look()["frames_free"]
+    for _ in range(3):
         with fal.open(poller.device) as witness:
             worker = subprocess.Popen(
                 [sys.executable, "-P", "-c", HOLDS, poller.device],
@@ -297,14 +297,14 @@ def test_a_killed_worker(make_veth, start_poller, mode):
             assert worker.stdout
             assert worker.stdout.readline() == "started\n"
             send_slowly(veth, FRAMES[:100], witness)
-            assert poller.stat()["groups"][0]["members"][0]["in_ring"] > 0
+            assert poller.look()["groups"][0]["members"][0]["in_ring"] > 0
             worker.kill()
             worker.wait()
             worker.stdout.close()
-            eventually(lambda: not poller.stat()["groups"])
+            eventually(lambda: not poller.look()["groups"])
             assert len(packets(witness)) == 100
             assert_books(eventually(lambda: quiet(poller)))
-        eventually(lambda: poller.stat()["frames_free"] == free)
+        eventually(lambda: poller.look()["frames_free"] == free)
 
 
 def compiled(directory, text, *options):
@@ -317,8 +317,6 @@ def compiled(directory, text, *options):
     return made
 
 
-@pytest.mark.long
-@pytest.mark.timeout(300)
 def test_the_c_library(make_veth, start_poller, tmp_path):
     veth = make_veth(mtu=MTU)
     poller = start_poller(veth.device, namespace=veth.inside)
@@ -357,7 +355,7 @@ def test_more_pieces_than_a_ring_is_sure_to_take(make_veth, start_poller):
     """A packet of more than 32 pieces is dropped and counted, and its frames come back."""
     veth = make_veth(mtu=MTU)
     poller = start_poller(veth.device, "--mode", "generic", namespace=veth.inside)
-    free = poller.stat()["frames_free"]
+    free = poller.look()["frames_free"]
     with fal.open(poller.device, ring=64) as s, veth.packet_socket() as sender:
         sender.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
         for size in (32 * PIECE - 54, 20000):
@@ -370,8 +368,8 @@ def test_more_pieces_than_a_ring_is_sure_to_take(make_veth, start_poller):
         veth.send(FRAMES[0])
         assert bytes(s.recv_batch(timeout=5)[0]) == FRAMES[0]
         s.recv_batch(timeout=0)
-        eventually(lambda: poller.stat()["if_dropped"] == 200)
-        eventually(lambda: poller.stat()["frames_free"] == free)
+        eventually(lambda: poller.look()["if_dropped"] == 200)
+        eventually(lambda: poller.look()["frames_free"] == free)
 
 
 def test_a_kernel_without_chains(make_veth, start_poller, tmp_path):
@@ -397,4 +395,4 @@ def test_a_driver_that_refuses_chains(make_veth, start_poller):
     """`auto` then runs generic."""
     veth = make_veth()
     poller = start_poller("lo", "--frame-size", "4096", namespace=veth.inside)
-    assert (poller.ready["mode"], poller.stat()["chains"]) == ("generic", True)
+    assert (poller.ready["mode"], poller.look()["chains"]) == ("generic", True)
