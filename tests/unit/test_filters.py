@@ -65,7 +65,7 @@ def test_the_books_with_a_filter(source):
         fal.open(poller.device, group=2, group_filter="arp") as nothing,
     ):
         eventually(lambda: poller.look()["link_received"] == COUNT)
-        report = poller.stat()
+        report = poller.look()
         assert_books(report)
         one, two = report["groups"]
         assert (one["received"], one["filtered"], one["delivered"]) == (COUNT, COUNT / 2, 64)
@@ -182,7 +182,7 @@ def test_a_program_and_a_filter(source):
         fal.open(poller.device, group=1, ring=8192) as odd,
     ):
         eventually(lambda: poller.look()["link_received"] == COUNT)
-        assert_books(poller.stat())
+        assert_books(poller.look())
         assert odd.stats().recv == 0
         assert [number(data) for _, data in received(even)] == list(range(0, COUNT, 2))
 
@@ -261,7 +261,8 @@ def test_what_is_read_in_part_is_received_again(filtered):
             break
         got += map(number, list(batch)[:take])
         s._released(batch, take)
-        if 0 < take < len(batch):  # what lies before the next one was given back, no more
+        # What lies before the next one was given back, no more; that is shown once a second.
+        if 0 < take < len(batch) and len(got) < 60:
             eventually(lambda: consumed(poller) == OURS[len(got)])  # noqa: B023
             assert s.stats().filtered == OURS[len(got)] - len(got)
         if take == 3:  # a loop that is left
@@ -319,4 +320,4 @@ def test_a_bad_filter_opens_nothing(source):
     poller = source(wait=100)
     with refused(errno.EINVAL, "'port'", "syntax error"):
         fal.open(poller.device, filter="port")
-    assert not poller.stat()["sockets"]
+    assert not poller.look()["sockets"]

@@ -27,7 +27,7 @@ def poller(start_poller):
 
 def all_is_free(poller):
     def check():
-        report = poller.stat()
+        report = poller.look()
         return not report["groups"] and not report["sockets"] and report["frames_free"]
 
     return eventually(check, 20)
@@ -50,13 +50,13 @@ def test_sockets_and_members(start_poller):
         with refused(errno.ENOSPC, f"all {lib.FAL_MAX_SOCKETS} sockets"):
             fal.open(poller.device, ring=64, **more)
     eventually(lambda: all(s.stats().recv == 64 for s in sockets))
-    assert_books(poller.stat())
+    assert_books(poller.look())
     for s in sockets[::2]:
         s.close()
     eventually(lambda: len(poller.group(5)["members"]) == lib.FAL_MAX_SOCKETS // 2)
     again = [fal.open(poller.device, group=6, ring=64) for _ in sockets[::2]]
     assert {s.member for s in again} == set(range(lib.FAL_MAX_SOCKETS // 2))
-    assert_books(poller.stat())
+    assert_books(poller.look())
     for s in sockets + again:
         s.close()
     assert abs(all_is_free(poller) - free) <= lib.FAL_BURST  # what the source holds wavers
@@ -85,7 +85,7 @@ def test_frames(poller):
     with refused(errno.ENOSPC, "no frames for a ring of 8192", str(12 * 4096), "--frames"):
         fal.open(poller.device, ring=8192)
     sockets.pop().close()
-    eventually(lambda: len(poller.stat()["sockets"]) == lib.FAL_DEFAULT_RINGS - 1)
+    eventually(lambda: len(poller.look()["sockets"]) == lib.FAL_DEFAULT_RINGS - 1)
     fal.open(poller.device, ring=4096).close()
     for s in sockets:
         s.close()
@@ -113,7 +113,7 @@ def test_memberships_left_unread(start_poller):
             for s in sockets:
                 s.leave() if turn % 2 else s.join(turn)
     sockets[0].close()
-    assert_books(poller.stat())
+    assert_books(poller.look())
     with fal.open(poller.device, group=60000, ring=64) as new:
         assert len(new.recv_batch(timeout=5)) > 0
     for s in sockets:
@@ -186,7 +186,7 @@ def test_two_sockets_never_share_a_ring(start_poller):
         for s in living:
             numbers = [number(packet) for packet in s.recv_batch(max=4096, timeout=5)]
             assert numbers == sorted(set(numbers))
-    report = poller.stat()
+    report = poller.look()
     assert_books(report)
     for s in living:
         s.close()

@@ -58,7 +58,7 @@ def test_bytes_stamps_order_once(replay, tmp_path, write):
     poller = replay(write(tmp_path / "some.trace.pcap", sent), "--wait", "3")
     facts = {"name": "some.trace", "backend": "pcap", "mode": "copy", "queues": "1"}
     assert poller.ready.items() >= facts.items()
-    assert poller.stat()["device"] == "some.trace.pcap"
+    assert poller.look()["device"] == "some.trace.pcap"
     got = {}
 
     def work(name, **group):
@@ -149,7 +149,7 @@ def test_flat_out_nothing_is_lost(replay, tmp_path):
         thread.start()
         eventually(lambda: still.stats().recv == 64)
         time.sleep(0.1)
-        assert poller.stat()["link_received"] == 64
+        assert poller.look()["link_received"] == 64
         ticks = cpu_ticks(poller)
         time.sleep(0.5)
         assert cpu_ticks(poller) - ticks < 25  # of 50: it waits without spinning
@@ -209,7 +209,7 @@ def test_at_a_pace_what_finds_no_room_is_lost_and_counted(replay, tmp_path):
     with fal.open(poller.device, group=1) as quick, fal.open(poller.device, group=2, ring=64) as s:
         assert len(list(zip(range(2000), quick, strict=False))) == 2000
         eventually(lambda: s.stats() == (64, 1936, 0, 0))
-        assert_books(poller.stat())
+        assert_books(poller.look())
         assert len(read_all(s)) == 64
     assert poller.wait() == 0
 

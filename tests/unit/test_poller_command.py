@@ -194,7 +194,7 @@ def test_wait_and_count_are_exact(start_poller):
     poller = start_poller("x", *NULL, "--wait", "3", "--count", "4001")
     sockets = [fal.open(poller.device, group=i) for i in range(2)]
     time.sleep(0.1)
-    assert poller.stat()["link_received"] == 0
+    assert poller.look()["link_received"] == 0
     sockets.append(fal.open(poller.device))
     got = [[], [], []]
     threads = [
@@ -219,13 +219,13 @@ def test_waits_for_started_sockets_not_for_admitted_ones(start_poller):
     (member,) = poller.group(9)["members"]
     assert (member["started"], member["number"]) == (False, None)
     assert lib.fal_member(admitted) == -1
-    assert poller.stat()["link_received"] == 0
+    assert poller.look()["link_received"] == 0
     with fal.open(poller.device) as s:
         eventually(lambda: s.stats().recv == 500)
         group = poller.group(9)
         assert group["drops"] == {"ring_full": 0, "no_member": 500}
         assert (group["received"], group["app_dropped"]) == (500, 500)
-        assert_books(poller.stat())
+        assert_books(poller.look())
     lib.fal_close(admitted)
     assert poller.wait() == 0
 
@@ -390,7 +390,7 @@ def start_mended(start_poller, name):
         poller = start_poller(name, "--backend", "null")
         if poller.ready["page_size"] == "4096":
             (warning,) = (line for line in poller.lines if "huge pages" in line)
-            assert poller.stat()["page_size"] == 4096
+            assert poller.look()["page_size"] == 4096
             poller.stop()
             command = re.search(r"sysctl vm\.nr_hugepages=\d+", warning)[0]
             assert run(*command.split()).returncode == 0
@@ -398,7 +398,7 @@ def start_mended(start_poller, name):
         if poller.ready["page_size"] == str(2 << 20):
             break
         poller.stop()
-    assert poller.stat()["page_size"] == 2 << 20
+    assert poller.look()["page_size"] == 2 << 20
     assert len(poller.lines) == 1
     return poller
 

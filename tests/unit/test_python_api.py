@@ -83,8 +83,8 @@ def test_open_refuses_bad_arguments(start_poller):
             with pytest.raises(TypeError):
                 fal.open(**({"device": poller.device} | wrong))
         gc.collect()
-        assert len(eventually(lambda: poller.stat())["groups"]) == 1
-    eventually(lambda: not poller.stat()["groups"] and not poller.stat()["sockets"])
+        assert len(eventually(lambda: poller.look())["groups"]) == 1
+    eventually(lambda: not poller.look()["groups"] and not poller.look()["sockets"])
 
 
 def test_open_takes_good_arguments(source):
@@ -100,7 +100,7 @@ def test_open_takes_good_arguments(source):
         assert [s.device for s in (everything, most)] == ["fal:made"] * 2
         assert [s.group for s in (everything, least, most, as_it_is)] == [None, 0, 65535, 65535]
         assert [s.member for s in (everything, least, most, as_it_is)] == [None, 0, 0, 1]
-        report = poller.stat()
+        report = poller.look()
         assert [(g["id"], g["mode"]) for g in report["groups"]] == [(0, "hash"), (65535, "lb")]
         rings = [m["ring"] for g in report["groups"] for m in g["members"]]
         assert rings == [64, 16384, 4096]
@@ -316,7 +316,7 @@ def test_a_released_batch_raises(source):
         batch = s.recv_batch(max=10)
         batch.release()
         batch.release()
-        eventually(lambda: poller.stat()["sockets"][0]["consumed"] == 10)
+        eventually(lambda: poller.look()["sockets"][0]["consumed"] == 10)
         for use in (len, list, lambda b: b[0], lambda b: b.meta, lambda b: b.data):
             with pytest.raises(ValueError, match="released"):
                 use(batch)
@@ -333,7 +333,7 @@ def test_a_released_batch_raises(source):
         with pytest.raises(ValueError, match="released"):
             len(older)
         # 30 were given back and 10 are held
-        eventually(lambda: poller.stat()["sockets"][0]["consumed"] == 30)
+        eventually(lambda: poller.look()["sockets"][0]["consumed"] == 30)
         s.close()
         with pytest.raises(ValueError, match="released"):
             len(newer)
@@ -438,7 +438,7 @@ def test_join_and_leave_at_run_time(source):
             s.leave()
             s.join(8, "lb")
             s.leave()
-            report = poller.stat()
+            report = poller.look()
             assert_books(report)
             assert [g["id"] for g in report["groups"]] == [7]
             members = report["groups"][0]["members"]
@@ -451,14 +451,14 @@ def test_join_and_leave_at_run_time(source):
             s.join(9)
             s.recv_batch(max=1)
             eventually(lambda: poller.group(7)["members"][1]["consumed"] == 100)
-            assert_books(poller.stat())
+            assert_books(poller.look())
             assert [number(data) for _, data in itertools.islice(s, 199)] == list(range(101, 300))
             assert len(s.recv_batch(timeout=0.01)) == 0
             gone = {"delivered": 300, "consumed": 300, "abandoned": 0}
             eventually(lambda: poller.group(7)["gone"] == gone)
-            assert_books(poller.stat())
+            assert_books(poller.look())
             keeper.close()
-            eventually(lambda: [g["id"] for g in poller.stat()["groups"]] == [9])
+            eventually(lambda: [g["id"] for g in poller.look()["groups"]] == [9])
 
 
 def test_members_are_numbered_as_they_start(source):
@@ -473,7 +473,7 @@ def test_members_are_numbered_as_they_start(source):
     assert [s.member for s in (d, c, b)] == [0, 1, 2]
     for s in (b, c, d):
         s.close()
-    eventually(lambda: not poller.stat()["groups"])
+    eventually(lambda: not poller.look()["groups"])
 
 
 def test_a_closed_socket_says_so(source):
@@ -502,7 +502,7 @@ def test_leaving_the_block_closes_also_on_an_exception(source):
     with pytest.raises(KeyError), fal.open(poller.device) as s:
         raise KeyError
     assert s.closed
-    eventually(lambda: not poller.stat()["sockets"])
+    eventually(lambda: not poller.look()["sockets"])
 
 
 def test_a_forgotten_socket_is_closed(source):
@@ -510,9 +510,9 @@ def test_a_forgotten_socket_is_closed(source):
     s = fal.open(poller.device)
     fal.open(poller.device).recv_batch(timeout=0)  # both forgotten at once: a cycle
     gc.collect()
-    eventually(lambda: len(poller.stat()["sockets"]) == 1)
+    eventually(lambda: len(poller.look()["sockets"]) == 1)
     del s
-    eventually(lambda: not poller.stat()["sockets"])
+    eventually(lambda: not poller.look()["sockets"])
 
 
 def test_a_socket_a_thread(source):

@@ -15,7 +15,7 @@ def delivered(start_poller):
         options = ("--wait", str(len(rings)), "--count", str(count), *words)
         poller = start_poller("made", *NULL, *options)
         group = [fal.open(poller.device, group=1, fanout=fanout, ring=ring) for ring in rings]
-        report = eventually(lambda: (r := poller.stat())["link_received"] == count and r)
+        report = eventually(lambda: (r := poller.look())["link_received"] == count and r)
         assert_books(report)
         assert report["groups"][0]["mode"] == fanout
         got = []

@@ -36,7 +36,7 @@ def test_down_and_up(served):
             eventually(lambda: all("LOWER_UP" in link_of(*end) for end in ends))
             send_slowly(veth, FRAMES, s)
         assert sorted(frame for _, frame in received(s)) == sorted(3 * FRAMES)
-    assert poller.stat()["if_dropped"] == 0
+    assert poller.look()["if_dropped"] == 0
     assert poller.stop() == 0
 
 

@@ -24,8 +24,8 @@ def test_interface_drops_are_counted(make_veth, start_poller):
         frame, sent = udp(("10.0.0.1", 1), ("10.0.0.2", 2)), 9000
         veth.send(*[frame] * sent)
         os.kill(poller.pid, signal.SIGCONT)
-        eventually(lambda: poller.stat()["link_received"] == sent)
-        report = poller.stat()
+        eventually(lambda: poller.look()["link_received"] == sent)
+        report = poller.look()
         assert report["if_dropped"] > 0
         assert report["queues"][0]["received"] == sent - report["if_dropped"]
         assert s.stats().ifdrop == report["if_dropped"]

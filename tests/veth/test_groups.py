@@ -229,7 +229,7 @@ def test_join_and_leave_under_traffic(served, runtime, tmp_path):
         read_until(traffic.sent + 2000, [m for m in members if m is not sleeper])
         close(sleeper)
         sent = traffic.stop()
-        eventually(lambda: poller.stat()["link_received"] == sent)
+        eventually(lambda: poller.look()["link_received"] == sent)
     for m in members:
         m.drain()
 

@@ -71,7 +71,7 @@ def test_bytes_order_once(served):
                 assert meta["hash"] == fal.flow_hash(frame)
                 assert (meta["flags"] & (VLAN | AD), meta["vlan_tci"]) == tag_of(frame)
                 assert sent_at[frame] <= meta["ts_ns"] <= now
-        report = poller.stat()
+        report = poller.look()
         assert Counter(int(meta["queue"]) for meta, _ in groups[0][0]) == {
             q["id"]: q["received"] for q in report["queues"] if q["received"]
         }
@@ -108,7 +108,7 @@ def test_the_queue_is_told(make_veth, start_poller, mode):
             (meta,) = s.recv_batch(timeout=5).meta
             # generic XDP is told of one queue less than there is, by the kernel
             assert meta["queue"] in ((queue,) if mode == "native" else (queue, max(queue - 1, 0)))
-        assert sum(q["received"] for q in poller.stat()["queues"]) == 4
+        assert sum(q["received"] for q in poller.look()["queues"]) == 4
 
 
 def test_some_queues(make_veth, start_poller):
@@ -130,7 +130,7 @@ def test_some_queues(make_veth, start_poller):
             eventually(lambda: s.stats().recv == 2)
             got = received(s)
             assert {int(m["queue"]): frame for m, frame in got} == {0: frames[0], 2: frames[2]}
-    assert {q["id"]: q["received"] for q in poller.stat()["queues"]} == {0: 1, 2: 1}
+    assert {q["id"]: q["received"] for q in poller.look()["queues"]} == {0: 1, 2: 1}
 
 
 def test_a_flood_on_one_queue_costs_the_others_no_turn(make_veth, start_poller):
@@ -176,7 +176,7 @@ def test_other_frame_sizes(make_veth, start_poller, size, mtu):
                     mine = bytes(12) + b"\x88\xb5" + random_bytes(n - 14)
                     s.inject(mine)
                     assert back.recv(65536) == mine
-            report = poller.stat()
+            report = poller.look()
             assert report["chains"] == (mtu > size - 256 - 22)
             assert report["if_dropped"] == 0
             assert poller.stop() == 0

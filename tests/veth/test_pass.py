@@ -76,7 +76,7 @@ def test_what_matches_is_the_host_s(make_veth, start_poller, mode, expression):
             host.settimeout(0.05)
             with pytest.raises(TimeoutError):
                 host.recv(2048)
-        report = poller.stat()
+        report = poller.look()
         assert_books(report)
         assert report["link_received"] == len(ours)
 

@@ -39,7 +39,7 @@ def test_the_host_keeps_its_packets(veth, host, start_poller):
         send_slowly(veth, FRAMES, s)
         assert [frame for _, frame in received(s)] == FRAMES
     assert [host.recv(2048) for _ in FRAMES] == FRAMES
-    assert poller.stat()["if_dropped"] == 0
+    assert poller.look()["if_dropped"] == 0
 
 
 def test_both_directions_meet_one_worker(veth, host, start_poller):
@@ -102,8 +102,8 @@ def test_what_finds_no_room_is_counted(veth, start_poller):
         after = time.time_ns()
         time.sleep(0.1)
         os.kill(poller.pid, signal.SIGCONT)
-        eventually(lambda: poller.stat()["link_received"] == sent)
-        report = poller.stat()
+        eventually(lambda: poller.look()["link_received"] == sent)
+        report = poller.look()
         assert report["if_dropped"] > 0
         assert report["queues"][0]["received"] == sent - report["if_dropped"]
         eventually(lambda: s.stats().ifdrop == report["if_dropped"])
