@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import random
 import signal
 import socket
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -105,23 +107,28 @@ def breaks_its_cursors(siege: Siege) -> None:
 
 
 def breaks_its_bell(siege: Siege) -> None:
-    """It is armed at all times and never hears; its end of the wake socket is full, or shut."""
+    """It is armed at all times and never hears; its end of the wake socket is shut, or fills up."""
     with contextlib.ExitStack() as stack:
-        hostiles = [
-            stack.enter_context(Hostile(siege.poller).open(group=42, ring=SMALL)) for _ in range(3)
-        ]
+        members = [Hostile(siege.poller).open(group=9 + i, ring=SMALL) for i in range(3)]
+        hostiles = [stack.enter_context(h) for h in members]
         for h in hostiles:
             os.set_blocking(h.wake_fd, True)
         for how, h in zip((socket.SHUT_RD, socket.SHUT_RDWR), hostiles, strict=False):
             with socket.socket(fileno=os.dup(h.wake_fd)) as shut:
                 shut.shutdown(how)
-        arm, end = 1, time.monotonic() + 0.2
-        while time.monotonic() < end:
+        arm, unread, since = 1, bytearray(4), time.monotonic()
+        while time.monotonic() < since + 0.1:  # until not one more fits in
             for h in hostiles:
                 h.cursors[:8] = arm.to_bytes(8, "little")
                 for poller, producer in enumerate(h.producers):
                     h.set_consumer(producer, poller)
             arm += 2
+            before = bytes(unread)
+            fcntl.ioctl(hostiles[-1].wake_fd, termios.FIONREAD, unread)
+            if before != unread:
+                since = time.monotonic()
+        assert int.from_bytes(unread, "little") > 100
+        siege.goes_on()
 
 
 def breaks_its_transmit_area(siege: Siege) -> None:
