@@ -21,9 +21,9 @@
 #define GROUPS  4 /* 0 by hash, the others by lb */
 #define RING    64
 #ifdef __SANITIZE_THREAD__
-#define PLANS 1000
+#define PLANS 500
 #else
-#define PLANS 1500
+#define PLANS 700
 #endif
 #define PAYLOAD 42 /* where a packet of the null backend carries its number */
 
