@@ -16,7 +16,6 @@ from captures import write_pcap
 from support import Poller, Traffic, Veth, Worker, assert_books, eventually, udp
 
 import fal
-from fal.admission import reserved
 from fal.bindings import lib
 
 RATE = 5000  # packets a second, where it is ours to say
@@ -57,7 +56,9 @@ class Siege:
         if way.startswith("pcap"):
             frames = [udp(("10.0.0.1", 1000 + i), ("10.0.0.2", 53)) for i in range(64)]
             device = str(write_pcap(directory / "siege.pcap", list(enumerate(frames))))
-        needed = reserved(max(1, queues // self.pollers)) + len(HONEST) * RING
+        of_each = max(1, queues // self.pollers)
+        needed = of_each * (2 * lib.FAL_RX_RING + lib.FAL_BURST) + lib.FAL_TX_FRAMES
+        needed += len(HONEST) * RING
         words += ("--frames", str(needed + room), "--name", "siege")
         words += ("--cpus", ",".join(map(str, range(self.pollers))))
         self.start = lambda: start_poller(device, *words, namespace=veth and veth.inside)
