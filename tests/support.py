@@ -65,16 +65,18 @@ def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def side_by_side(
-    request: pytest.FixtureRequest, run: Callable[[Any], Any]
+    request: pytest.FixtureRequest, run: Callable[[Any, Path], Any]
 ) -> Iterator[Callable[[Any], Any]]:
     """Run every `case` that is asked of this module's tests, as many at a time as there are cores.
 
-    For what needs no quiet machine.  Gives a function that waits for a case, and has its result.
+    For what needs no quiet machine; each has a directory of its own.  Gives a function that waits
+    for a case, and has its result.
     """
     tests = [item for item in request.session.items if item.path == request.path]
     cases = [t.callspec.params["case"] for t in tests if "case" in getattr(t, "fixturenames", [])]
+    directories = request.getfixturevalue("tmp_path_factory")
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        begun = {case: pool.submit(run, case) for case in cases}
+        begun = {case: pool.submit(run, case, directories.mktemp("case")) for case in cases}
         yield lambda case: begun[case].result()
         pool.shutdown(cancel_futures=True)
 

@@ -58,7 +58,8 @@ TARGETS: dict[str, tuple[list[str], Callable[[], Iterator[bytes]]]] = {
 }
 
 
-def fuzz(name: str, seconds: int, directory: Path) -> None:
+def fuzz(case: tuple[str, int], directory: Path) -> None:
+    name, seconds = case
     sources, seeds = TARGETS[name]
     program, corpus = directory / name, directory / "corpus"
     corpus.mkdir()
@@ -87,11 +88,8 @@ A_MINUTE = [pytest.param((name, 60), marks=pytest.mark.long) for name in TARGETS
 
 
 @pytest.fixture(scope="module")
-def fuzzed(request, tmp_path_factory):
-    def run(case):
-        fuzz(*case, tmp_path_factory.mktemp(case[0]))
-
-    with side_by_side(request, run) as result:
+def fuzzed(request):
+    with side_by_side(request, fuzz) as result:
         yield result
 
 

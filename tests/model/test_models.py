@@ -45,7 +45,7 @@ FAIL = [
 ]
 
 
-def errors(directory: Path, case: tuple[str, ...]) -> int:
+def errors(case: tuple[str, ...], directory: Path) -> int:
     """Check a model to its end; returns 1 if there is a counterexample, 0 if there can be none."""
     model, *definitions = case
 
@@ -66,11 +66,8 @@ def errors(directory: Path, case: tuple[str, ...]) -> int:
 
 
 @pytest.fixture(scope="module")
-def found(request, tmp_path_factory):
-    def check(case):
-        return errors(tmp_path_factory.mktemp("model"), case)
-
-    with side_by_side(request, check) as result:
+def found(request):
+    with side_by_side(request, errors) as result:
         yield result
 
 

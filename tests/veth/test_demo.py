@@ -18,7 +18,7 @@ WHO = {"root": (), "nobody": NOBODY}
 def shown(request):
     env = {k: v for k, v in os.environ.items() if k != "FAL_RUNTIME_DIR"}
 
-    def demo(who):
+    def demo(who, _):
         command = [*WHO[who], sys.executable, DEMO]
         return subprocess.run(command, env=env, capture_output=True, text=True)
 
