@@ -41,7 +41,11 @@ class Crowd:
             for _ in range(draw.choice((0, 0, 1, 100))):
                 if not s.recv_batch(64, timeout=0):
                     break
-            self.injected += s.inject_many(draw.choices(FRAMES, k=draw.choice((0, 1, 50))))
+            self.send(s)
+
+    def send(self, s):
+        frames = self.draw.choices(FRAMES, k=self.draw.choice((0, 1, 50)))
+        self.injected += s.inject_many(frames)
 
     def come(self):
         how = self.draw.choice(("read", "hold", 500))
@@ -70,7 +74,8 @@ class Crowd:
 
     def close(self):
         if self.sockets:
-            self.sockets.pop(self.draw.randrange(len(self.sockets))).close()
+            with self.sockets.pop(self.draw.randrange(len(self.sockets))) as s:
+                self.send(s)
 
     def end(self):
         while self.processes:
