@@ -41,15 +41,19 @@ def full(siege: Siege, number: int, pid: int) -> bool:
     return bool(held == SMALL * siege.pollers)
 
 
+def stands_still(siege: Siege) -> bool:
+    before = siege.poller.look()["link_received"]
+    time.sleep(0.05)
+    return bool(siege.poller.look()["link_received"] == before)
+
+
 def stops(siege: Siege) -> None:
     worker = siege.start_worker(siege.poller, 9, ring=SMALL)
     eventually(lambda: siege.members(9)[worker.pid]["consumed"])
     worker.signal(signal.SIGSTOP)
     eventually(lambda: full(siege, 9, worker.pid))
     if siege.lossless:  # it holds the replay up: nobody loses a packet by it
-        before = siege.poller.look()["link_received"]
-        time.sleep(0.05)
-        assert siege.poller.look()["link_received"] == before
+        eventually(lambda: stands_still(siege))
     else:
         siege.goes_on()
         eventually(lambda: siege.members(9)[worker.pid]["dropped"])
