@@ -69,16 +69,16 @@ def side_by_side(
 ) -> Iterator[Callable[[Any], Any]]:
     """Run every `case` that is asked of this module's tests, as many at a time as there are cores.
 
-    For what needs no quiet machine; each has a directory of its own.  Gives a function that waits
-    for a case, and has its result.
+    For what needs no quiet machine; each has a directory of its own.  All are done before the first
+    test begins, since tests change the environment, which is no business of a thread that starts a
+    program.  Gives a function that has a case's result.
     """
     tests = [item for item in request.session.items if item.path == request.path]
     cases = [t.callspec.params["case"] for t in tests if "case" in getattr(t, "fixturenames", [])]
     directories = request.getfixturevalue("tmp_path_factory")
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        begun = {case: pool.submit(run, case, directories.mktemp("case")) for case in cases}
-        yield lambda case: begun[case].result()
-        pool.shutdown(cancel_futures=True)
+        done = {case: pool.submit(run, case, directories.mktemp("case")) for case in cases}
+    yield lambda case: done[case].result()
 
 
 @contextlib.contextmanager

@@ -93,6 +93,7 @@ def fuzzed(request):
         yield result
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", [*TEN_SECONDS, *A_MINUTE], ids=lambda case: f"{case[0]}-{case[1]}")
 def test_fuzz(fuzzed, case):
     fuzzed(case)

@@ -15,8 +15,8 @@
 
 #include "../backend.h"
 
-#define BLOCKS    128 /* 16 MiB */
-#define RETIRE_MS 1
+#define BLOCKS    128 /* 16 MiB: of a trickle, one is filled every RETIRE_MS */
+#define RETIRE_MS 4
 
 struct part {
     struct fal_pool pool;
