@@ -63,6 +63,15 @@ def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def compiled(source: Path, made: Path, *options: str, compiler: str = "cc") -> Path:
+    """Build a C program as a user of libfal would, by what its .pc file says; returns `made`."""
+    pc = Path(fal.__file__).parent / "lib/pkgconfig/libfal.pc"
+    flags = run("pkg-config", "--cflags", "--libs", pc).stdout.split()
+    done = run(compiler, "-Wall", "-Werror", *options, source, "-o", made, *flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    return made
+
+
 @contextlib.contextmanager
 def side_by_side(
     request: pytest.FixtureRequest, run: Callable[[Any, Path], Any]

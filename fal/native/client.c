@@ -52,6 +52,12 @@ static bool all_empty(struct fal_socket *s) {
     return true;
 }
 
+static void unwatch(struct fal_socket *s, const struct fal_attachment *a) {
+    epoll_ctl(s->epoll, EPOLL_CTL_DEL, a->wake, NULL);
+    if (a->control >= 0)
+        epoll_ctl(s->epoll, EPOLL_CTL_DEL, a->control, NULL);
+}
+
 /* By a fault of one device the socket has ended, too; otherwise it goes on until all have. */
 void fal_client_end(struct fal_socket *s, struct fal_attachment *a, const struct fal_error *why) {
     bool all = true;
@@ -61,7 +67,7 @@ void fal_client_end(struct fal_socket *s, struct fal_attachment *a, const struct
     if (!s->ended.code && (all || why->code != ENODATA))
         s->ended = *why;
     if (!s->ended.code)
-        fal_client_unwatch(s, a); /* readable for ever, and nothing to wait for */
+        unwatch(s, a); /* readable for ever, and nothing to wait for */
 }
 
 static bool has_ended(struct fal_socket *s, struct fal_attachment *a) {
@@ -80,10 +86,11 @@ static bool arm(struct fal_socket *s) {
     uint64_t word;
     char bytes[64];
     for (uint32_t i = 0; i < s->devices; i++) {
-        while (recv(s->device[i].wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
-            ;
-        if (s->device[i].engine->pull) /* nobody else tells of an end, and only once */
+        if (s->device[i].engine->pull) /* no bell; of an end it tells once, if that */
             has_ended(s, &s->device[i]);
+        else
+            while (recv(s->device[i].wake, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+                ;
     }
     (void)!read(s->again, &word, sizeof word);
     for (uint32_t i = 0; i < s->devices; i++)
@@ -155,16 +162,10 @@ static int ask_all(struct fal_socket *s, uint32_t type, struct fal_error *err) {
     return 0;
 }
 
-int fal_client_watch(struct fal_socket *s, const struct fal_attachment *a) {
+static int watch(struct fal_socket *s, const struct fal_attachment *a) {
     struct epoll_event in = {.events = EPOLLIN};
     int failed = epoll_ctl(s->epoll, EPOLL_CTL_ADD, a->wake, &in);
     return a->control < 0 ? failed : failed | epoll_ctl(s->epoll, EPOLL_CTL_ADD, a->control, &in);
-}
-
-void fal_client_unwatch(struct fal_socket *s, const struct fal_attachment *a) {
-    epoll_ctl(s->epoll, EPOLL_CTL_DEL, a->wake, NULL);
-    if (a->control >= 0)
-        epoll_ctl(s->epoll, EPOLL_CTL_DEL, a->control, NULL);
 }
 
 /* The descriptor given out.  After a fork it is in both processes, and what one takes out of it is
@@ -177,7 +178,7 @@ static int make_descriptor(struct fal_socket *s) {
     struct epoll_event in = {.events = EPOLLIN};
     int failed = epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->again, &in);
     for (uint32_t i = 0; i < s->devices; i++)
-        failed |= fal_client_watch(s, &s->device[i]);
+        failed |= watch(s, &s->device[i]);
     return failed;
 }
 
@@ -403,13 +404,13 @@ static bool match(const struct fal_socket *s, const uint8_t *frames, const struc
 }
 
 /* Gives back what does not match and lies before the first packet that does; false: there is none.
- * No more than a ring holds, so that it ends however fast packets come. */
+ * No more than may lie there, so that it ends however fast packets come. */
 static bool skip(struct fal_socket *s, uint32_t ring) {
-    struct fal_consumer *r = look_at(s, ring);
     const uint8_t *frames = s->ring[ring].frames;
     const struct fal_desc *d;
     bool found = false;
-    for (uint32_t n, i, done = 0; done <= r->mask && !found; done += i) {
+    for (uint32_t n, i, done = 0; done < s->ring[ring].most && !found; done += i) {
+        struct fal_consumer *r = look_at(s, ring);
         n = fal_consumer_peek(r, UINT32_MAX, &d);
         for (i = 0; i < n; i++) {
             if (!(d[i].flags & FAL_DESC_FIRST))

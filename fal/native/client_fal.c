@@ -97,6 +97,7 @@ static int take_over(struct fal_socket *s, struct fal_attachment *a, const struc
                          .mask = reply->ring - 1},
             .frames = segment->address + arena->frames_offset,
             .frames_size = arena->frames * arena->frame_size,
+            .most = reply->ring,
             .device = (uint32_t)(a - s->device),
         };
     }

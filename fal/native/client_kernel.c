@@ -17,15 +17,27 @@
 #include "modes.h"
 #include "tpacket.h"
 
-#define RETIRE_MS 32 /* a packet is seen so long after it came, or when a block is full */
-#define PER_BLOCK 32 /* a ring of n packets is one of n / 32 blocks, a frame of 4096 bytes each */
-#define BLOCKS    64 /* at least: a trickle fills one in RETIRE_MS, all in two seconds */
+#define RETIRE_MS 32  /* a packet is seen so long after it came, or when a block is full */
+#define PER_BLOCK 32  /* a ring of n packets is one of n / 32 blocks, a frame of 4096 bytes each */
+#define LEAST     64  /* blocks: a trickle fills one in RETIRE_MS, all in two seconds */
+#define MOST      512 /* blocks: 64 MiB */
+#define SMALLEST  96  /* bytes of a block that a packet takes at least */
 
-/* Which process reads may change after a fork, so all that tells where it stands is shared. */
+/* Where the reader stands: `end` is the producer index behind what it has read so far. */
+struct standing {
+    struct fal_tpacket_place place;
+    uint32_t end;
+};
+
+/* Which process reads may change after a fork, and it may die at any instruction: so what tells
+ * where it stands is shared, and changes from one copy to the other with one store. */
 struct shared {
     struct fal_cursor_page cursors;
     struct fal_ring ring;
-    struct fal_tpacket_place place;
+    struct standing standing[2];
+    uint32_t turn; /* & 1: the copy that holds */
+    uint32_t started, joined;
+    struct fal_tpacket_counts counts;
     struct fal_desc slots[];
 };
 
@@ -39,10 +51,11 @@ struct fal_kernel_socket {
 
 /* The kernel counts from the network header, our programs and libpcap's from the Ethernet header:
  * the loads are told so, where a program does not ask for the length. */
-static int for_kernel(const struct fal_program *from, struct fal_bpf_insn *to,
+static int for_kernel(const struct fal_program *from, struct sock_filter *to,
                       struct fal_error *err) {
     for (uint32_t i = 0; i < from->count; i++) {
-        to[i] = from->instructions[i];
+        const struct fal_bpf_insn *own = &from->instructions[i];
+        to[i] = (struct sock_filter){own->code, own->jt, own->jf, own->k};
         uint32_t class = BPF_CLASS(to[i].code), mode = BPF_MODE(to[i].code);
         if (class != BPF_LD && class != BPF_LDX)
             continue;
@@ -50,15 +63,20 @@ static int for_kernel(const struct fal_program *from, struct fal_bpf_insn *to,
             return fal_fail(err, EOPNOTSUPP,
                             "the kernel's cbpf knows no length as ours does (leave it out, or use "
                             "fal-poller)");
-        if (mode == BPF_ABS || mode == BPF_IND || mode == BPF_MSH)
-            to[i].k += (uint32_t)SKF_LL_OFF;
+        if (mode != BPF_ABS && mode != BPF_IND && mode != BPF_MSH)
+            continue;
+        if (to[i].k > UINT16_MAX)
+            return fal_fail(err, EOPNOTSUPP,
+                            "the program loads from offset %u: in the kernel 65535 is the last",
+                            to[i].k);
+        to[i].k += (uint32_t)SKF_LL_OFF;
     }
     return 0;
 }
 
-/* What of our words the kernel can do.  Without a word: FAL_NOT_SUPPORTED as the mode. */
+/* What of our words the kernel can do; without a word, whatever mode it is. */
 static int fanout_of(const struct fal_socket *s, struct fal_fanout *f, struct fal_error *err) {
-    *f = (struct fal_fanout){FAL_NOT_SUPPORTED, 0, FAL_HASH_FLOW};
+    *f = (struct fal_fanout){.hash = FAL_HASH_FLOW};
     if (s->mode[0] && fal_fanout_parse(s->mode, f, err) < 0)
         return -1;
     if (f->hash != FAL_HASH_FLOW)
@@ -71,44 +89,41 @@ static int fanout_of(const struct fal_socket *s, struct fal_fanout *f, struct fa
         return fal_fail(err, EOPNOTSUPP,
                         "the kernel's groups have no filter: give each socket one, or use "
                         "fal-poller");
+    if (s->group_program.count && (!s->mode[0] || f->mode != FAL_MODE_CBPF))
+        return fal_fail(err, EINVAL, "only mode cbpf takes a program (name it)");
     return 0;
 }
 
-static int join(struct fal_kernel_socket *k, const struct fal_fanout *f,
-                struct fal_tpacket_fanout *group, struct fal_error *err) {
+/* As the group is: the kernel does not tell, but only the right mode is let in. */
+static int join_as_it_is(struct fal_tpacket *t, struct fal_tpacket_fanout *group,
+                         struct fal_error *err) {
     static const uint16_t flags[] = {0, FAL_FANOUT_ROLLOVER, FAL_FANOUT_DEFRAG,
                                      FAL_FANOUT_ROLLOVER | FAL_FANOUT_DEFRAG};
-    group->type = (uint16_t)(f->mode | f->flags);
-    if (f->mode != FAL_NOT_SUPPORTED)
-        return fal_tpacket_start(&k->socket, group, err);
-    /* As the group is: nobody tells, but only the right one is let in. */
+    struct fal_error why = {0};
     for (uint16_t i = 0; i < sizeof flags / sizeof *flags; i++)
         for (uint16_t mode = PACKET_FANOUT_HASH; mode <= PACKET_FANOUT_EBPF; mode++) {
             group->type = mode | flags[i];
-            struct fal_error local = {0};
-            if (fal_tpacket_start(&k->socket, group, &local) == 0)
+            if (fal_tpacket_join(t, group, &why) == 0)
                 return 0;
-            if (err)
-                *err = local;
-            if (local.code != EINVAL)
-                return -1;
+            if (why.code != EINVAL)
+                break;
         }
-    return -1;
+    return fal_fail(err, why.code, "%s", why.text);
 }
 
-static int start(struct fal_socket *s, struct fal_attachment *a, struct fal_error *err) {
-    struct fal_bpf_insn program[FAL_BPF_MAX];
+static int join(struct fal_socket *s, struct fal_kernel_socket *k, struct fal_error *err) {
+    struct sock_filter program[FAL_BPF_MAX];
     struct fal_tpacket_fanout group = {.group = (uint16_t)s->group};
     struct fal_fanout f;
-    if (s->group < 0)
-        return fal_tpacket_start(&a->kernel->socket, NULL, err);
     if (fanout_of(s, &f, err) < 0 || for_kernel(&s->group_program, program, err) < 0)
         return -1;
+    group.type = (uint16_t)(f.mode | f.flags);
     if (s->group_program.count) {
         group.program = program;
         group.instructions = (uint16_t)s->group_program.count;
     }
-    return join(a->kernel, &f, &group, err);
+    return s->mode[0] ? fal_tpacket_join(&k->socket, &group, err)
+                      : join_as_it_is(&k->socket, &group, err);
 }
 
 /* ---- attaching ------------------------------------------------------------------------------- */
@@ -127,14 +142,17 @@ static int attach(struct fal_socket *s, struct fal_attachment *a, const char *na
     if (fanout_of(s, &f, err) < 0)
         return -1;
     uint32_t capacity = s->capacity ? s->capacity : FAL_DEFAULT_RING;
-    uint32_t blocks = capacity / PER_BLOCK > BLOCKS ? capacity / PER_BLOCK : BLOCKS;
+    uint32_t blocks = capacity / PER_BLOCK;
+    blocks = blocks < LEAST ? LEAST : blocks < MOST ? blocks : MOST;
     uint64_t size = sizeof(struct shared) + capacity * sizeof(struct fal_desc);
     struct fal_mapping *m = a->mapping = calloc(1, sizeof *m);
+    if (!m)
+        return fal_fail(err, ENOMEM, "no memory for a socket");
+    m->references = 1;
     struct fal_kernel_socket *k = a->kernel = calloc(1, sizeof *k);
-    if (!m || !k)
+    if (!k)
         return fal_fail(err, ENOMEM, "no memory for a socket");
     k->socket.fd = -1;
-    m->references = 1;
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return fal_fail(err, ENOMEM, "no memory for a ring of %u packets", capacity);
@@ -142,8 +160,7 @@ static int attach(struct fal_socket *s, struct fal_attachment *a, const char *na
     k->shared = memory;
     a->cursors = &k->shared->cursors;
     strncpy(k->device, name, sizeof k->device - 1);
-    if (fal_tpacket_open(&k->socket, &k->shared->place, k->device, blocks, RETIRE_MS, true, err) <
-        0)
+    if (fal_tpacket_open(&k->socket, k->device, blocks, RETIRE_MS, true, err) < 0)
         return -1;
     m->arenas = 1;
     m->arena[0] = (struct fal_segment){
@@ -156,6 +173,7 @@ static int attach(struct fal_socket *s, struct fal_attachment *a, const char *na
                      .mask = capacity - 1},
         .frames = k->socket.map,
         .frames_size = fal_tpacket_size(&k->socket),
+        .most = blocks * (FAL_TPACKET_BLOCK / SMALLEST),
         .device = (uint32_t)(a - s->device),
     };
     return 0;
@@ -163,31 +181,25 @@ static int attach(struct fal_socket *s, struct fal_attachment *a, const char *na
 
 /* ---- looking --------------------------------------------------------------------------------- */
 
-/* Packets that the socket was given, but not its reader. */
-static uint32_t unread(const struct shared *shared) {
-    return (uint32_t)shared->place.received - fal_load_relaxed(&shared->cursors.cursor[0].consumer);
-}
-
-/* A device that is gone ends the socket when its last block is read.  An error that is pending, and
+/* A device that is gone ends the socket when its last packet is read.  An error that is pending, and
  * keeps the descriptor readable, is taken away. */
 static bool ended(struct fal_socket *s, struct fal_attachment *a, struct fal_error *why) {
     struct fal_kernel_socket *k = a->kernel;
+    struct shared *shared = k->shared;
     (void)s;
-    if (!k->socket.receives || fal_tpacket_news(&k->socket) == 0)
-        return false;
-    fal_tpacket_stats(&k->socket);
-    if (unread(k->shared))
+    if (!shared->started || fal_tpacket_news(&k->socket) == 0 ||
+        fal_tpacket_unread(&k->socket, &shared->standing[shared->turn & 1].place))
         return false;
     fal_fail(why, ENODEV, "%s is gone", k->device);
     return true;
 }
 
 static void stats(struct fal_socket *s, struct fal_attachment *a, struct fal_stats *stats) {
-    struct shared *shared = a->kernel->shared;
+    struct fal_tpacket_counts *counts = &a->kernel->shared->counts;
     (void)s;
-    fal_tpacket_stats(&a->kernel->socket);
-    stats->recv += shared->place.received;
-    stats->drop += shared->place.dropped;
+    fal_tpacket_stats(&a->kernel->socket, counts);
+    stats->recv += fal_load_relaxed(&counts->received);
+    stats->drop += fal_load_relaxed(&counts->dropped);
 }
 
 /* The kernel does not tell. */
@@ -200,19 +212,24 @@ static int32_t member(const struct fal_attachment *a) {
 
 static void pull(struct fal_socket *s, struct fal_attachment *a) {
     struct fal_consumer *r = &s->ring[a->first].consumer;
-    struct fal_kernel_socket *k = a->kernel;
+    struct fal_tpacket *t = &a->kernel->socket;
+    struct shared *shared = a->kernel->shared;
+    const struct standing *now = &shared->standing[shared->turn & 1];
+    struct standing *next = &shared->standing[~shared->turn & 1];
+    fal_store_release(&shared->ring.producer, now->end); /* who died may have left this undone */
     if (!fal_consumer_empty(r))
         return;
-    uint32_t n = fal_tpacket_block(&k->socket), i;
-    for (i = 0; i < n && i <= r->mask; i++) {
-        struct fal_desc *d = &k->shared->slots[(r->next + i) & r->mask];
+    *next = *now;
+    uint32_t n = fal_tpacket_block(t, &next->place);
+    for (uint32_t i = 0; i < n && i <= r->mask; i++) {
+        struct fal_desc *d = &shared->slots[next->end++ & r->mask];
         struct fal_flow flow;
-        fal_tpacket_next(&k->socket, d);
-        fal_flow(k->socket.map + d->offset, d->caplen, FAL_HASH_SEED, FAL_HASH_FLOW, &flow);
+        fal_tpacket_next(t, &next->place, d);
+        fal_flow(t->map + d->offset, d->caplen, FAL_HASH_SEED, FAL_HASH_FLOW, &flow);
         fal_describe(d, &flow);
     }
-    if (i)
-        fal_store_release(&k->shared->ring.producer, r->next + i);
+    fal_store_release(&shared->turn, shared->turn + 1);
+    fal_store_release(&shared->ring.producer, next->end);
 }
 
 static int send_frame(struct fal_socket *s, struct fal_attachment *a, const void *frame,
@@ -236,13 +253,20 @@ static int change(struct fal_socket *s, struct fal_attachment *a, uint32_t what,
     struct fal_fanout f;
     if (what != FAL_LEAVE && s->group >= 0 && s->devices > 1)
         return fal_fail(err, EOPNOTSUPP, "a fan-out group of the kernel's has one device");
-    if (what == FAL_START || (what == FAL_JOIN && a->kernel->socket.receives))
-        return start(s, a, err);
-    if (what == FAL_JOIN)
-        return fanout_of(s, &f, err);
-    if (a->kernel->socket.receives)
-        return fal_fail(err, EOPNOTSUPP,
-                        "the kernel lets no socket out of its group: close it, and open another");
+    struct shared *shared = a->kernel->shared;
+    if (what == FAL_LEAVE)
+        return !shared->joined ? 0
+                               : fal_fail(err, EOPNOTSUPP,
+                                          "the kernel lets no socket out of its group: close it, "
+                                          "and open another");
+    if (what == FAL_JOIN && !shared->started)
+        return fanout_of(s, &f, err); /* kept until the start */
+    if (!shared->started && fal_tpacket_start(&a->kernel->socket, err) < 0)
+        return -1;
+    shared->started = 1;
+    if (s->group >= 0 && !shared->joined && join(s, a->kernel, err) < 0)
+        return -1;
+    shared->joined = s->group >= 0;
     return 0;
 }
 

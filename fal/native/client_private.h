@@ -57,6 +57,7 @@ struct fal_client_ring {
     struct fal_consumer consumer;
     const uint8_t *frames;
     uint64_t frames_size; /* bytes */
+    uint32_t most;        /* packets that may lie there */
     uint32_t device;
 };
 
@@ -112,9 +113,5 @@ extern const struct fal_engine fal_engine_fal, fal_engine_kernel;
 
 /* A device has ended, with a last word or without. */
 void fal_client_end(struct fal_socket *s, struct fal_attachment *a, const struct fal_error *why);
-
-/* A device's wake and control, in the descriptor that is given out. */
-int fal_client_watch(struct fal_socket *s, const struct fal_attachment *a);
-void fal_client_unwatch(struct fal_socket *s, const struct fal_attachment *a);
 
 #endif

@@ -80,8 +80,8 @@ void fal_close(struct fal_socket *s);
  *
  * "tpacket:DEVICE", or DEVICE: a packet socket of the kernel's, whose groups are the kernel's, too
  * (packet(7), PACKET_FANOUT): they have one device each, are shared with all programs of the network
- * namespace, are joined in fal_start (so their errors come there), and are never left.  ENODEV: no
- * such device; EPERM; EOPNOTSUPP: not in the kernel's fan-out. */
+ * namespace, are joined in fal_start (so their errors come there: then close the socket), and are
+ * never left.  ENODEV: no such device; EPERM; EOPNOTSUPP: not in the kernel's fan-out. */
 int fal_attach(struct fal_socket *s, const char *device, struct fal_error *err);
 int fal_detach(struct fal_socket *s, struct fal_error *err);
 int fal_start(struct fal_socket *s, struct fal_error *err);

@@ -18,6 +18,10 @@
 #define ADDRESSES 12
 #define SECOND    1000000000ull
 
+#ifndef PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+#define PACKET_FANOUT_FLAG_IGNORE_OUTGOING 0x4000
+#endif
+
 static int set(int fd, int option, uint32_t value) {
     return setsockopt(fd, SOL_PACKET, option, &value, sizeof value);
 }
@@ -45,10 +49,10 @@ static int find_device(struct fal_tpacket *t, struct fal_error *err) {
     t->max_send = ETH_HLEN + TAG + (uint32_t)r.ifr_mtu;
     if (ioctl(t->fd, SIOCGIFHWADDR, &r) < 0)
         return no_socket(t->device, err);
-    /* On the loopback device each packet would come twice. */
-    if (r.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK)
-        return set(t->fd, PACKET_IGNORE_OUTGOING, 1) < 0 ? no_socket(t->device, err) : 0;
-    if (r.ifr_hwaddr.sa_family != ARPHRD_ETHER)
+    t->loopback = r.ifr_hwaddr.sa_family == ARPHRD_LOOPBACK;
+    if (t->loopback && set(t->fd, PACKET_IGNORE_OUTGOING, 1) < 0) /* each would come twice */
+        return no_socket(t->device, err);
+    if (r.ifr_hwaddr.sa_family != ARPHRD_ETHER && !t->loopback)
         return fal_fail(err, EINVAL, "%s is no Ethernet device (link type %u)", t->device,
                         r.ifr_hwaddr.sa_family);
     return 0;
@@ -74,10 +78,9 @@ static int make_ring(struct fal_tpacket *t, uint32_t retire_ms, struct fal_error
     return 0;
 }
 
-int fal_tpacket_open(struct fal_tpacket *t, struct fal_tpacket_place *place, const char *device,
-                     uint32_t blocks, uint32_t retire_ms, bool promisc, struct fal_error *err) {
-    *t = (struct fal_tpacket){.device = device, .blocks = blocks, .place = place};
-    *place = (struct fal_tpacket_place){0};
+int fal_tpacket_open(struct fal_tpacket *t, const char *device, uint32_t blocks, uint32_t retire_ms,
+                     bool promisc, struct fal_error *err) {
+    *t = (struct fal_tpacket){.device = device, .blocks = blocks};
     t->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0); /* 0: it receives nothing */
     if (t->fd < 0)
         return no_socket(device, err);
@@ -111,13 +114,35 @@ void fal_tpacket_close(struct fal_tpacket *t) {
     t->map = NULL;
 }
 
-static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct fal_error *err) {
-    uint32_t word = fanout->group | (uint32_t)fanout->type << 16;
+int fal_tpacket_start(struct fal_tpacket *t, struct fal_error *err) {
+    const struct sockaddr_ll address = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)t->ifindex};
+    return bind(t->fd, (const struct sockaddr *)&address, sizeof address) < 0
+               ? no_socket(t->device, err)
+               : 0;
+}
+
+/* A group's program can be set by a member alone, and none leaves: so whether the kernel takes it is
+ * tried on another socket. */
+static int try_program(const struct sock_fprog *program, uint16_t group, struct fal_error *err) {
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    int refused = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, sizeof *program) < 0 &&
+                  errno == EINVAL;
+    close(fd);
+    return refused
+               ? fal_fail(err, EINVAL, "the kernel does not take the program of group %u", group)
+               : 0;
+}
+
+int fal_tpacket_join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
+                     struct fal_error *err) {
+    /* The group has a hook of its own, which knows nothing of what its sockets ignore. */
+    uint32_t type = fanout->type | (t->loopback ? PACKET_FANOUT_FLAG_IGNORE_OUTGOING : 0);
+    uint32_t word = fanout->group | type << 16;
     socklen_t size = sizeof word;
-    const struct {
-        uint16_t n;
-        const struct fal_bpf_insn *program;
-    } program = {fanout->instructions, fanout->program}; /* a sock_fprog */
+    const struct sock_fprog program = {fanout->instructions, fanout->program};
+    if (fanout->program && try_program(&program, fanout->group, err) < 0)
+        return -1;
     if (setsockopt(t->fd, SOL_PACKET, PACKET_FANOUT, &word, sizeof word) < 0) {
         if (errno == EINVAL)
             return fal_fail(err, EINVAL,
@@ -139,32 +164,25 @@ static int join(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout, struct
     return 0;
 }
 
-/* A socket must receive before it can join, so what comes in the microseconds between may come to
- * two members.  With a filter until it has joined, it would come to none. */
-int fal_tpacket_start(struct fal_tpacket *t, struct fal_tpacket_fanout *fanout,
-                      struct fal_error *err) {
-    const struct sockaddr_ll address = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)t->ifindex};
-    if (!t->receives && bind(t->fd, (const struct sockaddr *)&address, sizeof address) < 0)
-        return no_socket(t->device, err);
-    t->receives = true;
-    return fanout ? join(t, fanout, err) : 0;
-}
-
 /* ---- receiving ------------------------------------------------------------------------------- */
 
+static struct tpacket_hdr_v1 *block_of(const struct fal_tpacket *t, uint32_t block) {
+    uint64_t at = (uint64_t)block * FAL_TPACKET_BLOCK;
+    return &((struct tpacket_block_desc *)(t->map + at))->hdr.bh1;
+}
+
 /* The block's status is the barrier, as the kernel wants it: load-acquire before its packets are
- * read, store-release after. */
-uint32_t fal_tpacket_block(struct fal_tpacket *t) {
-    struct fal_tpacket_place *p = t->place;
+ * read, store-release after.  One with another number was given back already. */
+uint32_t fal_tpacket_block(const struct fal_tpacket *t, struct fal_tpacket_place *p) {
     while (!p->left) {
-        uint64_t at = (uint64_t)p->block * FAL_TPACKET_BLOCK;
-        struct tpacket_hdr_v1 *block = &((struct tpacket_block_desc *)(t->map + at))->hdr.bh1;
+        struct tpacket_hdr_v1 *block = block_of(t, p->block);
         if (p->open) {
-            __atomic_store_n(&block->block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+            if (block->seq_num == p->number)
+                __atomic_store_n(&block->block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
             p->block = (p->block + 1) % t->blocks;
             p->open = 0;
         } else if (__atomic_load_n(&block->block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER) {
+            p->number = block->seq_num;
             p->left = block->num_pkts;
             p->next_at = block->offset_to_first_pkt;
             p->open = 1;
@@ -175,53 +193,69 @@ uint32_t fal_tpacket_block(struct fal_tpacket *t) {
     return p->left;
 }
 
-/* In front of the packet is room for it, by PACKET_RESERVE. */
-static void put_tag_back(struct fal_tpacket *t, const struct tpacket3_hdr *h, struct fal_desc *d) {
-    uint16_t tpid = h->tp_status & TP_STATUS_VLAN_TPID_VALID ? h->hv1.tp_vlan_tpid : ETH_P_8021Q;
-    const uint16_t tag[2] = {htons(tpid), htons((uint16_t)h->hv1.tp_vlan_tci)};
-    uint8_t *data = t->map + (d->offset -= TAG);
-    memmove(data, data + TAG, ADDRESSES);
-    memcpy(data + ADDRESSES, tag, TAG);
-    d->len += TAG;
+/* Behind an open block, or where all is read, is the one that the kernel fills: it counts at once. */
+bool fal_tpacket_unread(const struct fal_tpacket *t, const struct fal_tpacket_place *p) {
+    return p->left || block_of(t, (p->block + p->open) % t->blocks)->num_pkts;
 }
 
-void fal_tpacket_next(struct fal_tpacket *t, struct fal_desc *d) {
-    uint64_t at = (uint64_t)t->place->block * FAL_TPACKET_BLOCK + t->place->next_at;
-    const struct tpacket3_hdr *h = (const struct tpacket3_hdr *)(t->map + at);
+/* In front of the packet is room for it, by PACKET_RESERVE. */
+static void put_tag_back(struct tpacket3_hdr *h) {
+    uint16_t tpid = h->tp_status & TP_STATUS_VLAN_TPID_VALID ? h->hv1.tp_vlan_tpid : ETH_P_8021Q;
+    const uint16_t tag[2] = {htons(tpid), htons((uint16_t)h->hv1.tp_vlan_tci)};
+    uint8_t *data = (uint8_t *)h + h->tp_mac - TAG;
+    memmove(data, data + TAG, ADDRESSES);
+    memcpy(data + ADDRESSES, tag, TAG);
+    h->tp_mac -= TAG;
+    h->tp_snaplen += TAG;
+    h->tp_len += TAG;
+    h->tp_status &= ~(uint32_t)TP_STATUS_VLAN_VALID; /* once, also for who reads it again */
+}
+
+void fal_tpacket_next(const struct fal_tpacket *t, struct fal_tpacket_place *p,
+                      struct fal_desc *d) {
+    uint64_t at = (uint64_t)p->block * FAL_TPACKET_BLOCK + p->next_at;
+    struct tpacket3_hdr *h = (struct tpacket3_hdr *)(t->map + at);
     const struct sockaddr_ll *from =
         (const struct sockaddr_ll *)(t->map + at + TPACKET_ALIGN(sizeof *h));
-    uint32_t caplen = h->tp_snaplen;
-    t->place->next_at += h->tp_next_offset;
-    t->place->left--;
+    p->next_at += h->tp_next_offset;
+    p->left--;
+    if (h->tp_status & TP_STATUS_VLAN_VALID && h->tp_snaplen >= ADDRESSES)
+        put_tag_back(h);
+    uint32_t caplen = h->tp_snaplen < UINT16_MAX ? h->tp_snaplen : UINT16_MAX;
     *d = (struct fal_desc){
         .ts_ns = h->tp_sec * SECOND + h->tp_nsec,
         .offset = at + h->tp_mac,
         .len = h->tp_len,
+        .caplen = (uint16_t)caplen,
+        .flags = (uint16_t)((caplen < h->tp_len ? FAL_DESC_TRUNCATED : 0) |
+                            (from->sll_pkttype == PACKET_OUTGOING ? FAL_DESC_OUTGOING : 0) |
+                            (h->tp_status & TP_STATUS_CSUMNOTREADY ? FAL_DESC_CSUM_PART : 0)),
     };
-    if (h->tp_status & TP_STATUS_VLAN_VALID && caplen >= ADDRESSES) {
-        put_tag_back(t, h, d);
-        caplen += TAG;
-    }
-    d->caplen = (uint16_t)(caplen < UINT16_MAX ? caplen : UINT16_MAX);
-    d->flags = (uint16_t)((d->caplen < d->len ? FAL_DESC_TRUNCATED : 0) |
-                          (from->sll_pkttype == PACKET_OUTGOING ? FAL_DESC_OUTGOING : 0) |
-                          (h->tp_status & TP_STATUS_CSUMNOTREADY ? FAL_DESC_CSUM_PART : 0));
 }
 
 /* ---- the rest -------------------------------------------------------------------------------- */
 
 int fal_tpacket_send(struct fal_tpacket *t, const void *data, uint32_t size) {
-    return (int)send(t->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)t->ifindex};
+    ssize_t n;
+    int tries = 0;
+    do /* the first ENETDOWN may be an old one, that was pending */
+        n = sendto(t->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to,
+                   sizeof to);
+    while (n < 0 && errno == ENETDOWN && !tries++);
+    if (n < 0 && errno == ENXIO)
+        errno = ENODEV;
+    return (int)n;
 }
 
-void fal_tpacket_stats(struct fal_tpacket *t) {
+void fal_tpacket_stats(const struct fal_tpacket *t, struct fal_tpacket_counts *counts) {
     struct tpacket_stats_v3 s;
     socklen_t size = sizeof s;
     if (getsockopt(t->fd, SOL_PACKET, PACKET_STATISTICS, &s, &size) < 0)
         return;
     /* Reading sets them to 0, in whichever process; the first counts the second, too. */
-    __atomic_fetch_add(&t->place->received, s.tp_packets - s.tp_drops, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&t->place->dropped, s.tp_drops, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&counts->received, s.tp_packets - s.tp_drops, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&counts->dropped, s.tp_drops, __ATOMIC_RELAXED);
 }
 
 /* The kernel unbinds a socket whose device is removed; that it went down is a pending error, which

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from crash.pages import reserved
 from crash.siege import Siege
-from support import Poller, Veth, Worker
-
-import fal
+from support import Poller, Veth, Worker, compiled
 
 
 @pytest.fixture(scope="session")
 def worker_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build worker.c as a user of libfal would: with what its .pc file says."""
     program = tmp_path_factory.mktemp("worker") / "worker"
-    pc = Path(fal.__file__).parent / "lib" / "pkgconfig"
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "libfal"],
-        env=os.environ | {"PKG_CONFIG_PATH": str(pc)},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    source = Path(__file__).with_name("worker.c")
-    subprocess.run(["cc", "-O2", "-Wall", "-Werror", source, "-o", program, *flags], check=True)
-    return program
+    return compiled(Path(__file__).with_name("worker.c"), program, "-O2")
 
 
 @pytest.fixture

@@ -8,10 +8,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from support import assert_books, assert_spread, eventually, quiet, run, send_slowly, udp
+from support import (
+    assert_books,
+    assert_spread,
+    compiled,
+    eventually,
+    quiet,
+    send_slowly,
+    udp,
+)
 
 import fal
 from fal.bindings import lib
@@ -307,20 +314,11 @@ def test_a_killed_worker(make_veth, start_poller, mode):
         eventually(lambda: poller.look()["frames_free"] == free)
 
 
-def compiled(directory, text, *options):
-    source, made = directory / "made.c", directory / "made"
-    source.write_text(text)
-    pc = Path(fal.__file__).parent / "lib/pkgconfig/libfal.pc"
-    flags = run("pkg-config", "--cflags", "--libs", pc).stdout.split()
-    done = run("cc", "-Wall", "-Werror", *options, source, "-o", made, *flags)
-    assert (done.returncode, done.stderr) == (0, "")
-    return made
-
-
 def test_the_c_library(make_veth, start_poller, tmp_path):
     veth = make_veth(mtu=MTU)
     poller = start_poller(veth.device, namespace=veth.inside)
-    program = compiled(tmp_path, C_WORKER)
+    (tmp_path / "worker.c").write_text(C_WORKER)
+    program = compiled(tmp_path / "worker.c", tmp_path / "worker")
     with subprocess.Popen([program, poller.device], stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout
         assert worker.stdout.readline() == "started\n"
@@ -374,7 +372,8 @@ def test_more_pieces_than_a_ring_is_sure_to_take(make_veth, start_poller):
 
 def test_a_kernel_without_chains(make_veth, start_poller, tmp_path):
     """The frame then has to hold the MTU."""
-    old = compiled(tmp_path, OLD_KERNEL, "-shared", "-fPIC")
+    (tmp_path / "old.c").write_text(OLD_KERNEL)
+    old = compiled(tmp_path / "old.c", tmp_path / "old.so", "-shared", "-fPIC")
     for mtu, words in (
         (3000, ("--frame-size 4096", "at most 1770")),
         (MTU, ("at most 3818", "6.6")),

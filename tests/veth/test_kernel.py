@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packets import tag
-from support import BIN, NOBODY, eventually, ip, run, udp
+from support import BIN, NOBODY, compiled, eventually, ip, run, udp
 
 import fal
 from fal import bpf
@@ -186,6 +187,24 @@ def test_joining_later(veth, opened):
     assert (e.value.errno, s.group) == (errno.EOPNOTSUPP, 1)
 
 
+@pytest.mark.parametrize(
+    ("mode", "program", "words"),
+    [
+        ("cbpf", [(0x60, 0, 0, 0), (0x16, 0, 0, 0)], "does not take the program"),  # ld M[0]
+        ("hash", BYTE, "only mode cbpf takes a program"),
+        (None, BYTE, "only mode cbpf takes a program"),
+    ],
+)
+def test_a_program_that_is_refused(veth, opened, mode, program, words):
+    """Refused is the join: it does not stay in the group."""
+    s, other = opened(), opened(group=1, fanout="lb" if mode is None else mode, program=None)
+    with pytest.raises(fal.FalError, match=words) as e:
+        s.join(1, mode, program=program)
+    assert (e.value.errno, s.group) == (errno.EINVAL, None)
+    veth.send(*FRAMES[:100])
+    assert read(200, s, other) == [FRAMES[:100]] * 2
+
+
 def test_closing_leaves_the_group_whoever_still_looks(veth, opened):
     """Views outlive the socket, as with fal-poller, and do not keep it in its group."""
     a, b = (opened(group=1, fanout="lb") for _ in range(2))
@@ -214,6 +233,13 @@ def test_filters(veth, opened, most):
     s.setfilter(None)
     veth.send(*FRAMES)
     assert read(len(FRAMES), s, most=most) == [FRAMES]
+
+
+def test_what_matches_is_found_wherever_it_lies(veth, opened):
+    s = opened(ring=64, filter="udp src port 1005")
+    veth.send(*[frame(6, 1400)] * 500, *[frame(6)] * 500, frame(5))
+    time.sleep(0.1)
+    assert len(s.recv_batch(timeout=0)) == 1
 
 
 def test_an_iteration_that_is_left(veth, opened):
@@ -346,6 +372,31 @@ def test_forks(veth):
         worker.communicate()
 
 
+def test_a_reader_killed_at_any_instruction(veth, tmp_path):
+    """The next one goes on: it reads each packet once, and none is lost."""
+    program = compiled(Path(__file__).with_name("stepped.c"), tmp_path / "stepped", "-O2")
+    points = [*random.Random(1).sample(range(2400), 24), 9999]  # it takes about 2200
+    with subprocess.Popen(
+        veth.inside.command("env", "LD_BIND_NOW=1", str(program), veth.device),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stdout.readline() == "ready\n"
+        ends = set()
+        for point in points:
+            veth.send(*FRAMES[:10])
+            time.sleep(0.05)  # longer than a block is kept
+            worker.stdin.write(f"{point}\n")
+            worker.stdin.flush()
+            end, *numbers = worker.stdout.readline().split()
+            assert numbers == [str(n) for n in range(10)], point
+            ends.add(end)
+        worker.stdin.close()
+        assert worker.wait(5) == 0
+    assert ends == {"killed", "done"}
+
+
 # ---- sending, and what cannot be had -------------------------------------------------------------
 
 
@@ -357,18 +408,23 @@ def test_inject(veth, opened):
     with there:
         assert s.inject_many(FRAMES[:20]) == 20
         assert [there.recv(2048) for _ in range(20)] == FRAMES[:20]
+    ip("-n", veth.inside.name, "link", "set", veth.device, "down")
+    ip("-n", veth.inside.name, "link", "set", veth.device, "up")
+    eventually(lambda: "LOWER_UP" in ip("-n", veth.outside.name, "link", "show", veth.peer))
+    assert s.inject(FRAMES[0])  # no old news
     for length in (13, 1519):
         with pytest.raises(fal.FalError, match="14 to 1518") as e:
             s.inject(bytes(length))
         assert e.value.errno == errno.EMSGSIZE
 
 
-def test_on_the_loopback_device_each_packet_comes_once(veth):
+@pytest.mark.parametrize("group", [None, 1])
+def test_on_the_loopback_device_each_packet_comes_once(veth, group):
     ip("-n", veth.inside.name, "link", "set", "lo", "up")
     with (
         veth.inside.entered(),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-        fal.open("lo", filter="udp dst port 9") as s,
+        fal.open("lo", group=group, filter="udp dst port 9") as s,
     ):
         for i in range(50):
             sender.sendto(bytes([i]) * 100, ("127.0.0.1", 9))
@@ -405,6 +461,11 @@ def test_several_devices(veth, make_veth):
             {"fanout": "cbpf", "program": [(0x80, 0, 0, 0), (0x16, 0, 0, 0)]},
             errno.EOPNOTSUPP,
             "knows no length",
+        ),
+        (
+            {"fanout": "cbpf", "program": [(0x30, 0, 0, 1 << 20), (0x16, 0, 0, 0)]},
+            errno.EOPNOTSUPP,
+            "loads from offset 1048576",
         ),
     ],
 )

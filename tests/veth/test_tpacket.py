@@ -58,9 +58,10 @@ def test_both_directions_meet_one_worker(veth, host, start_poller):
             assert {FRAMES[back.index(frame)] for frame in outgoing} == incoming
 
 
-def test_on_the_loopback_device_each_packet_comes_once(veth, start_poller):
+@pytest.mark.parametrize("cpus", ["0", "0,1"])
+def test_on_the_loopback_device_each_packet_comes_once(veth, start_poller, cpus):
     ip("-n", veth.inside.name, "link", "set", "lo", "up")
-    poller = start_poller("lo", *TPACKET, namespace=veth.inside)
+    poller = start_poller("lo", *TPACKET, "--cpus", cpus, namespace=veth.inside)
     with (
         fal.open(poller.device) as s,
         veth.inside.entered(),

@@ -22,6 +22,7 @@ struct part {
     struct fal_pool pool;
     struct fal_tpacket socket;
     struct fal_tpacket_place place;
+    struct fal_tpacket_counts counts;
     uint16_t queue;
     int gone; /* an errno */
     uint64_t send_failed;
@@ -58,10 +59,10 @@ static int open_parts(struct tpacket *t, const struct fal_backend_options *o,
         struct part *b = &t->part[t->parts];
         b->pool = pools[t->parts];
         b->queue = (uint16_t)t->parts;
-        if (fal_tpacket_open(&b->socket, &b->place, t->device, BLOCKS, RETIRE_MS, o->promisc, err) <
-            0)
+        if (fal_tpacket_open(&b->socket, t->device, BLOCKS, RETIRE_MS, o->promisc, err) < 0)
             return -1;
-        if (fal_tpacket_start(&b->socket, o->pollers > 1 ? &group : NULL, err) < 0) {
+        if (fal_tpacket_start(&b->socket, err) < 0 ||
+            (o->pollers > 1 && fal_tpacket_join(&b->socket, &group, err) < 0)) {
             fal_tpacket_close(&b->socket);
             return -1;
         }
@@ -112,8 +113,8 @@ static int tpacket_rx_burst(void *part, struct fal_desc *packets, uint32_t *fram
     struct part *b = part;
     uint32_t n = 0;
     memset(cpu, 0, max * sizeof *cpu); /* nobody knows */
-    while (n < max && b->free && fal_tpacket_block(&b->socket)) {
-        fal_tpacket_next(&b->socket, &packets[n]);
+    while (n < max && b->free && fal_tpacket_block(&b->socket, &b->place)) {
+        fal_tpacket_next(&b->socket, &b->place, &packets[n]);
         frame[n] = b->frame[--b->free];
         put(b, frame[n], &packets[n]);
         n++;
@@ -165,8 +166,8 @@ static uint32_t tpacket_wait(void *part, struct pollfd *fds, uint32_t max) {
 
 static void tpacket_stats(void *part, struct fal_backend_stats *stats) {
     struct part *b = part;
-    fal_tpacket_stats(&b->socket);
-    stats->if_dropped = b->place.dropped;
+    fal_tpacket_stats(&b->socket, &b->counts);
+    stats->if_dropped = b->counts.dropped;
     stats->send_failed = b->send_failed;
     b->gone = fal_tpacket_news(&b->socket);
 }
