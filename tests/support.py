@@ -46,7 +46,7 @@ def ended(process: subprocess.Popen[Any], seconds: float) -> int:
         fd = os.pidfd_open(process.pid)
         select.select([fd], [], [], seconds)
         os.close(fd)
-    return process.wait(0)
+    return process.wait(1)  # one that is traced has ended a moment before its parent may know
 
 
 def ip(*words: str, check: bool = True) -> str:
