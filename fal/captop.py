@@ -85,7 +85,7 @@ def count(row: Any, s: fal.Socket, words: Words) -> None:
         row["packets"] += len(batch)
         row["bytes"] += int(batch.heads["len"].sum())
         stats = s.stats()
-        row["filtered"], row["ring_dropped"] = stats.filtered, stats.drop
+        row["filtered"], row["ring_dropped"] = s.counters()["filtered"], stats.drop
         row["if_dropped"] = stats.ifdrop - begin.ifdrop
         return stats
 
@@ -99,7 +99,7 @@ def count(row: Any, s: fal.Socket, words: Words) -> None:
                         break
                     note(batch)
             break
-    row["filtered"] = s.stats().filtered  # also after the last that matched
+    row["filtered"] = s.counters()["filtered"]  # also after the last that matched
 
 
 def work(words: Words, number: int, cpu: int | None, opened: Callable[[], fal.Socket]) -> None:

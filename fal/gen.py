@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     }
     count: int | None = options.count
     if options.pcap is None:
-        if options.loop:
+        if options.loop is not None:
             options.usage("--loop is for --pcap")
         try:
             frames = traffic.made(traffic.Mix(**mix))
@@ -101,8 +101,9 @@ def run(options: argparse.Namespace) -> int:
         if mix:
             options.usage(f"--{next(iter(mix))} is for made traffic, not for --pcap")
         frames = pcapfile.read(options.pcap)
-        whole = len(frames) * (options.loop or 1)
-        count = whole if count is None else min(count, whole)
+        if options.loop != 0:
+            whole = len(frames) * (options.loop or 1)
+            count = whole if count is None else min(count, whole)
     sender = VIA[options.via](options.device, frames)
     with ending.held() as wanted:
         begin = time.monotonic()
@@ -145,5 +146,10 @@ def add_command(commands: Any) -> None:
     add("--fragments", type=share, metavar="SHARE", help="of the packets that are cut in two (0)")
     add = parser.add_argument_group("traffic of a capture file").add_argument
     add("--pcap", type=Path, metavar="FILE", help="send its frames instead")
-    add("--loop", type=count, metavar="N", help="so many times (1)")
+    add(
+        "--loop",
+        type=at_least(0, (1 << 31) - 1),
+        metavar="N",
+        help="so many times; 0: for ever (1)",
+    )
     parser.set_defaults(run=run, usage=parser.error)

@@ -35,7 +35,6 @@ class Stats(NamedTuple):
     recv: int  # put into this socket's ring
     drop: int  # for this socket, but its ring was full
     ifdrop: int  # lost at the interface, whosesoever they would have been
-    filtered: int = 0  # of recv: given back unseen, since they did not match the filter
 
 
 class _View(NamedTuple):
@@ -462,11 +461,16 @@ class Socket:
     def stats(self) -> Stats:
         stats = ffi.new("struct fal_stats *")
         lib.fal_stats(self._alive(), stats)
-        return Stats(stats.recv, stats.drop, stats.ifdrop, stats.filtered)
+        return Stats(stats.recv, stats.drop, stats.ifdrop)
 
     def counters(self) -> dict[str, int]:
-        """Packets meant for this socket that it did not get, by cause."""
-        return {"ring_full": self.stats().drop}
+        """Packets meant for this socket that it did not get, by cause.
+
+        filtered, of stats().recv: given back unseen, since they did not match its filter.
+        """
+        stats = ffi.new("struct fal_stats *")
+        lib.fal_stats(self._alive(), stats)
+        return {"ring_full": stats.drop, "filtered": stats.filtered}
 
 
 def _pinned(handle: Any, ring: int, address: Any, size: int) -> memoryview:

@@ -174,6 +174,7 @@ class Tables:
             f"  link {r['link_received']:,} ({rate:,.0f}/s), interface dropped {r['if_dropped']:,},"
             f" unparsed {r['unparsed']:,}, defrag evicted {r['defrag_evicted']:,},"
             f" frames free {r['frames_free']:,} of {r['frames']:,}"
+            f" on node {', '.join(str(c['node']) for c in r['cpus'])}"
         )
         table = Table("group", "mode", "member", "pid", box=None, pad_edge=False)
         for column in ("delivered", "per s", "consumed", "in ring", "abandoned", "dropped"):

@@ -243,7 +243,8 @@ def test_a_socket_s_filter(filtered, most):
             got.append(number(packet))
         kept.append((batch.meta, batch.meta.copy()))
     assert got == OURS
-    assert s.stats() == fal.Stats(COUNT, 0, 0, COUNT - len(OURS))
+    assert s.stats() == (COUNT, 0, 0)
+    assert s.counters() == {"ring_full": 0, "filtered": COUNT - len(OURS)}
     eventually(lambda: consumed(poller) == COUNT)
     s.close()
     for meta, copy in kept:  # each batch's own
@@ -264,7 +265,7 @@ def test_what_is_read_in_part_is_received_again(filtered):
         # What lies before the next one was given back, no more; that is shown once a second.
         if 0 < take < len(batch) and len(got) < 60:
             eventually(lambda: consumed(poller) == OURS[len(got)])  # noqa: B023
-            assert s.stats().filtered == OURS[len(got)] - len(got)
+            assert s.counters()["filtered"] == OURS[len(got)] - len(got)
         if take == 3:  # a loop that is left
             got += [number(data) for _, data in itertools.islice(s, 5)]
     assert got == OURS
@@ -304,7 +305,7 @@ def test_a_flood_of_others_does_not_hold_a_timeout_up(start_poller):
             start = time.monotonic()
             assert len(s.recv_batch(timeout=timeout)) == 0
             assert timeout <= time.monotonic() - start < timeout + 3
-        assert s.stats().filtered > 10000
+        assert s.counters()["filtered"] > 10000
         assert s.stats().drop
 
 
@@ -313,7 +314,8 @@ def test_filters_of_group_and_socket(source):
     with fal.open(poller.device, group=1, group_filter=HALF, ring=8192, filter=MINE) as s:
         eventually(lambda: s.stats().recv == COUNT // 2)
         assert [number(data) for _, data in s] == OURS
-        assert s.stats() == fal.Stats(COUNT // 2, 0, 0, COUNT // 2 - len(OURS))
+        assert s.stats() == (COUNT // 2, 0, 0)
+        assert s.counters()["filtered"] == COUNT // 2 - len(OURS)
 
 
 def test_a_bad_filter_opens_nothing(source):

@@ -409,7 +409,7 @@ def test_stats_and_counters(source):
     with fal.open(poller.device, group=3, ring=64) as s:
         eventually(lambda: sum(s.stats()) == 1000)
         assert s.stats() == fal.Stats(recv=64, drop=936, ifdrop=0)
-        assert s.counters() == {"ring_full": 936}
+        assert s.counters() == {"ring_full": 936, "filtered": 0}
         report = poller.group(3)
         assert report["members"][0]["dropped"] == report["app_dropped"] == 936
         assert len(list(s)) == 64

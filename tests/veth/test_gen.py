@@ -87,6 +87,8 @@ def test_a_capture_file(listener, tmp_path):
         assert listener.frames() == made * 3
     assert sent(listener.veth, "--pcap", str(path), "--loop", "3", "--count", "70")["sent"] == 70
     assert listener.frames() == (made * 2)[:70]
+    assert sent(listener.veth, "--pcap", str(path), "--loop", "0", "--count", "170")["sent"] == 170
+    assert listener.frames() == (made * 4)[:170]
     content = path.read_bytes()
     for wrong, word in (
         (content[:-1], "after 49 packets: truncated dump file"),

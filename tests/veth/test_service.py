@@ -60,7 +60,9 @@ def test_what_it_allows_is_enough(make_veth, start_poller, runtime, tmp_path):
     Two come on top: CAP_DAC_READ_SEARCH, since the tests' Python may lie where others cannot look,
     and CAP_IPC_LOCK for the limit of locked memory, which a test may not be allowed to raise.
     """
-    assert setting("AmbientCapabilities") == setting("CapabilityBoundingSet")
+    wanted = ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF"]
+    assert setting("AmbientCapabilities") == setting("CapabilityBoundingSet") == wanted
+    assert setting("SystemCallFilter") == ["@system-service", "bpf"]
     assert setting("LimitMEMLOCK") == ["infinity"]
     some = ["CAP_DAC_READ_SEARCH", "CAP_IPC_LOCK", *setting("AmbientCapabilities")]
     only = ",".join(["-all", *(f"+{c.removeprefix('CAP_').lower()}" for c in some)])

@@ -484,13 +484,23 @@ static uint32_t receive(struct part *p, struct queue *q, struct fal_desc *packet
     return n;
 }
 
+/* One that waits for frames: also where it found none just before they were given. */
+static void wake_driver(const struct queue *q) {
+    if (__atomic_load_n(q->xsk.fill.flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP)
+        recvfrom(q->xsk.fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+}
+
 static int af_xdp_rx_burst(void *part, struct fal_desc *packets, uint32_t *frame, uint16_t *cpu,
                            uint32_t max) {
     struct part *p = part;
     uint64_t clock = 0;
     uint32_t n = 0, at = p->first;
     for (uint32_t i = 0; i < p->queue_count && n + p->most <= max; i++) {
-        n += receive(p, &p->queue[at], packets + n, frame + n, cpu + n, max - n, &clock);
+        struct queue *q = &p->queue[at];
+        uint32_t got = receive(p, q, packets + n, frame + n, cpu + n, max - n, &clock);
+        if (!got)
+            wake_driver(q);
+        n += got;
         at = at + 1 < p->queue_count ? at + 1 : 0;
     }
     /* After a full burst the next begins with the queue after the one that filled it, so that a
@@ -521,8 +531,7 @@ static uint32_t fill(struct part *p, struct queue *q, const uint32_t *frame, uin
     __atomic_store_n(ring->producer, ring->next, __ATOMIC_RELEASE);
     q->held += n;
     p->wanted -= n;
-    if (__atomic_load_n(ring->flags, __ATOMIC_RELAXED) & XDP_RING_NEED_WAKEUP)
-        recvfrom(q->xsk.fd, NULL, 0, MSG_DONTWAIT, NULL, NULL); /* a driver that waits for frames */
+    wake_driver(q);
     /* Only now, so that before there are frames the host gets the packets, instead of nobody. */
     if (!q->given) {
         if (fal_xdp_give(p->program, q->id, q->xsk.fd) < 0)
