@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from support import Traffic, assert_books, eventually
+from support import Traffic, assert_books, eventually, quiet
 
 from fal import status
 from fal.bindings import lib
@@ -46,13 +46,7 @@ def test_a_stopped_worker_costs_nobody_a_packet(served, start_worker):
         goal = before["consumed"] + 2000
         eventually(lambda: members(poller.look())[victim.pid]["consumed"] > goal)
     eventually(lambda: poller.look()["link_received"] >= traffic.sent)
-
-    def quiet():
-        report = poller.look()
-        everyone = [m for g in report["groups"] for m in g["members"]] + report["sockets"]
-        return report if all(m["in_ring"] == 0 for m in everyone) else None
-
-    report = eventually(quiet)
+    report = eventually(lambda: quiet(poller))
     assert_books(report)
     assert report["if_dropped"] == 0
     stopped = members(report)[victim.pid]
@@ -130,9 +124,7 @@ def test_others_lose_nothing_by_a_death(served, start_worker):
             victim.kill()
             eventually(lambda: len(members(poller.look())) == 2)
     eventually(lambda: poller.look()["link_received"] >= traffic.sent)
-    eventually(lambda: poller.look()["sockets"][0]["consumed"] == traffic.sent)
-    eventually(lambda: not any(m["in_ring"] for m in members(poller.look()).values()))
-    report = poller.look()
+    report = eventually(lambda: quiet(poller))
     assert_books(report)
     assert report["if_dropped"] == 0
     lb, hashed = report["groups"]
