@@ -115,3 +115,35 @@ def test_a_group_has_one_word(make_veth, start_poller):
         with pytest.raises(fal.FalError, match="'ebpf' is not supported") as e:
             fal.open(poller.device, group=2, fanout="ebpf")
         assert e.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize(
+    "served", [("generic", 1, 1), ("native", 4, 2), ("tpacket", 2, 2)], indirect=True
+)
+def test_every_mode_and_flag_over_every_source(served):
+    """Groups of all words at once: each has every packet once, and shares it as its word says."""
+    veth, poller = served
+    words = ("hash", "lb", "rnd", "rollover", "qm", "cpu", "cbpf", "hash+rollover", "lb+defrag")
+    words += ("hash+inner+icmp", "flow_2_tuple", "steer_link")
+    frames = [udp(("10.0.0.1", 1000 + i % 50), ("10.0.0.2", 53), bytes([i])) for i in range(200)]
+    last = [(0x30, 0, 0, 42), (0x16, 0, 0, 0)]  # ldb [42]; ret a
+    with fal.open(poller.device) as witness:
+        groups = {}
+        for i, word in enumerate(words):
+            how = {"fanout": word, "program": last if word == "cbpf" else None, "ring": 512}
+            groups[word] = [fal.open(poller.device, group=i, **how) for _ in range(2)]
+        send_slowly(veth, frames, witness)
+        got = {word: [received(s) for s in sockets] for word, sockets in groups.items()}
+        received(witness)
+        assert_books(eventually(lambda: quiet(poller)))
+        for sockets in groups.values():
+            for s in sockets:
+                s.close()
+    for word, members in got.items():
+        shares = [[data for _, data in mine] for mine in members]
+        assert Counter(shares[0] + shares[1]) == Counter(frames), word
+        if word.startswith(("hash", "flow")):
+            assert not {f[34:36] for f in shares[0]} & {f[34:36] for f in shares[1]}, word
+    assert [{f[42] % 2 for f in (d for _, d in mine)} for mine in got["cbpf"]] == [{0}, {1}]
+    assert all(d["queue"] % 2 == i for i, mine in enumerate(got["qm"]) for d, _ in mine)
+    assert not got["rollover"][1]  # the first is never full
