@@ -166,7 +166,7 @@ def test_members_come_under_traffic(veth, opened):
     found = [number(packet) for mine in read(recv, *sockets) for packet in mine]
     twice = len(found) - len(set(found))
     assert len(set(found)) + drop == len(sent)
-    assert twice <= 5
+    assert twice < len(sent) / 20
 
 
 def test_joining_later(veth, opened):
