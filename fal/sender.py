@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
 
-class Sender:
+class Sender(ABC):
     """What both ways have in common.
 
     `sent` and `failed` count frames, `failed` by errno; `sent_bytes` is without preamble and FCS.
@@ -51,9 +52,9 @@ class Sender:
             raise FalError(errno.EINVAL, f"a frame of {shortest} bytes: no Ethernet header in it")
         self._socket = packet_socket(device)
 
+    @abstractmethod
     def send(self, most: int) -> bool:
         """Send at most so many, with one call; False: there is no room now."""
-        raise NotImplementedError
 
     def _stuck(self, code: int) -> FalError:
         if code == errno.ENETDOWN:

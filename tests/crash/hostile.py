@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import select
 import socket
+import termios
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from support import Poller
@@ -154,3 +158,19 @@ def cut_off(h: Hostile) -> bool:
     assert "cursor is impossible" in text(reply)
     assert h.reply() is None
     return True
+
+
+def fill_wake_sockets(hostiles: Sequence[Hostile], quiet: float) -> None:
+    """Be always armed and never read: a wake a burst, until none more fits in for so long."""
+    arm, unread, since = 1, bytearray(4), time.monotonic()
+    while time.monotonic() < since + quiet:
+        for h in hostiles:
+            h.cursors[:8] = arm.to_bytes(8, "little")
+            for poller, producer in enumerate(h.producers):
+                h.set_consumer(producer, poller)
+        arm += 2
+        before = bytes(unread)
+        fcntl.ioctl(hostiles[-1].wake_fd, termios.FIONREAD, unread)
+        if before != unread:
+            since = time.monotonic()
+    assert int.from_bytes(unread, "little") > 100

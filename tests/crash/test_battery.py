@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import random
 import signal
 import socket
-import termios
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crash.hostile import REQUEST, Hostile, Sender, cut_off, request, text
+from crash.hostile import REQUEST, Hostile, Sender, cut_off, fill_wake_sockets, request, text
 from crash.siege import WAYS, Siege
 from support import assert_books, eventually
 
@@ -120,18 +118,7 @@ def breaks_its_bell(siege: Siege) -> None:
         for how, h in zip((socket.SHUT_RD, socket.SHUT_RDWR), hostiles, strict=False):
             with socket.socket(fileno=os.dup(h.wake_fd)) as shut:
                 shut.shutdown(how)
-        arm, unread, since = 1, bytearray(4), time.monotonic()
-        while time.monotonic() < since + 0.1:  # until not one more fits in
-            for h in hostiles:
-                h.cursors[:8] = arm.to_bytes(8, "little")
-                for poller, producer in enumerate(h.producers):
-                    h.set_consumer(producer, poller)
-            arm += 2
-            before = bytes(unread)
-            fcntl.ioctl(hostiles[-1].wake_fd, termios.FIONREAD, unread)
-            if before != unread:
-                since = time.monotonic()
-        assert int.from_bytes(unread, "little") > 100
+        fill_wake_sockets(hostiles, 0.1)
         siege.goes_on()
 
 

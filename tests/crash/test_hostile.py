@@ -12,12 +12,11 @@ import socket
 import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import pytest
-from crash.hostile import REQUEST, Hostile, cut_off, request, text
+from crash.hostile import REQUEST, Hostile, cut_off, fill_wake_sockets, request, text
 from support import Poller, eventually
 
 import fal
@@ -331,18 +330,7 @@ def test_wake_sockets_filled_and_shut(siege):
             with pytest.raises(BrokenPipeError):  # it is one-way
                 end.send(b"x", socket.MSG_DONTWAIT)
             end.shutdown(how)
-        # Always armed, and never read: a wake a burst, until not one more fits in.
-        arm, unread, since = 1, bytearray(4), time.monotonic()
-        while time.monotonic() < since + 0.5:
-            for h in hostiles:
-                h.cursors[:8] = arm.to_bytes(8, "little")
-                h.set_consumer(h.producer)
-            arm += 2
-            before = bytes(unread)
-            fcntl.ioctl(hostiles[-1].wake_fd, termios.FIONREAD, unread)
-            if before != unread:
-                since = time.monotonic()
-        assert int.from_bytes(unread, "little") > 100
+        fill_wake_sockets(hostiles, 0.5)
         goal = siege.poller.look()["link_received"] + 2000
         eventually(lambda: siege.poller.look()["link_received"] > goal)  # it does not wait for us
         for end in ends:
