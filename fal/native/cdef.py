@@ -42,7 +42,9 @@ def cdef(header: Path) -> str:
 def main() -> None:
     *headers, cdef_path, prelude_path = map(Path, sys.argv[1:])
     cdef_path.write_text("\n".join(map(cdef, headers)))
-    prelude_path.write_text("".join(f'#include "{header.name}"\n' for header in headers))
+    here = Path(__file__).resolve().parent
+    names = (header.resolve().relative_to(here) for header in headers)
+    prelude_path.write_text("".join(f'#include "{name}"\n' for name in names))
 
 
 main()

@@ -37,7 +37,7 @@ ROOMS = {
     "poller": BASE
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "bpf", "flow", "modes", "tpacket"},
-    "pcap": BASE | {"client"},
+    "pcap": BASE | {"client", "modes"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
 ROOM_OF |= {"describe": "flow", "device": "poller", "options": "backend"}
