@@ -1,6 +1,6 @@
 # `make test` and `make demo` do everything on a fresh Debian 12; a second run starts in seconds.
 PYTHON ?= python3
-PACKAGES = python3-venv python3-dev gcc libc6-dev pkg-config iproute2 procps
+PACKAGES = python3-venv python3-dev gcc libc6-dev libpcap-dev pkg-config iproute2 procps
 test test-long: PACKAGES += tcpdump strace systemd spin clang-14 libclang-rt-14-dev libpcap0.8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 C_FILES = $(shell find fal tests -name '*.[ch]')

@@ -95,7 +95,7 @@ static bool arm(struct fal_socket *s) {
     (void)!read(s->again, &word, sizeof word);
     for (uint32_t i = 0; i < s->devices; i++)
         fal_bell_arm(&s->device[i].cursors->seq);
-    if (all_empty(s) && !s->ended.code)
+    if (all_empty(s) && !s->ended.code && !fal_load_relaxed(&s->interrupted))
         return true;
     for (uint32_t i = 0; i < s->devices; i++)
         fal_bell_disarm(&s->device[i].cursors->seq);
@@ -192,7 +192,9 @@ static int attach_one(struct fal_socket *s, const struct fal_engine *engine, con
                                  .control = -1,
                                  .wake = -1,
                                  .wake_poller = -1,
-                                 .joined = s->group >= 0};
+                                 .joined = s->group >= 0,
+                                 .group = s->group};
+    memcpy(a->mode, s->mode, sizeof a->mode);
     return engine->attach(s, a, name, err);
 }
 
@@ -291,29 +293,70 @@ int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *progr
     return set_program(&s->group_program, program, n, err);
 }
 
-int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err) {
+static int check_group(int32_t group, const char *fanout, struct fal_error *err) {
     if (group < 0 || group > FAL_MAX_GROUP_ID)
         return fal_fail(err, EINVAL, "group %d: ids are 0 to %d", group, FAL_MAX_GROUP_ID);
+    if (fanout && strlen(fanout) >= FAL_NAME_SIZE)
+        return fal_fail(err, EINVAL, "unknown fan-out mode '%.40s…'", fanout);
+    return 0;
+}
+
+/* The group of the devices from first to before end; -1: none. */
+static void set_group(struct fal_attachment *first, struct fal_attachment *end, int32_t group,
+                      const char *fanout) {
+    for (struct fal_attachment *a = first; a < end; a++) {
+        a->group = group;
+        snprintf(a->mode, sizeof a->mode, "%s", fanout ? fanout : "");
+    }
+}
+
+int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err) {
+    struct fal_attachment *end = s->device + s->devices;
+    if (check_group(group, fanout, err) < 0)
+        return -1;
     if (s->group >= 0)
         return fal_fail(err, EALREADY, "already in group %d", s->group);
-    if (fanout && strlen(fanout) >= sizeof s->mode)
-        return fal_fail(err, EINVAL, "unknown fan-out mode '%.40s…'", fanout);
+    for (struct fal_attachment *a = s->device; a < end; a++)
+        if (a->joined)
+            return fal_fail(err, EALREADY, "already in group %d", a->group);
     snprintf(s->mode, sizeof s->mode, "%s", fanout ? fanout : "");
     s->group = group;
+    set_group(s->device, end, group, fanout);
     if (!s->devices)
         return 0; /* kept until fal_attach */
     if (ask_all(s, FAL_JOIN, err) == 0)
         return 0;
     ask_all(s, FAL_LEAVE, NULL); /* everywhere or nowhere */
+    set_group(s->device, end, -1, NULL);
     s->group = -1;
     return -1;
 }
 
+int fal_join_device(struct fal_socket *s, uint32_t device, int32_t group, const char *fanout,
+                    struct fal_error *err) {
+    if (check_group(group, fanout, err) < 0)
+        return -1;
+    if (device >= s->devices)
+        return fal_fail(err, ENOTCONN, "the socket is attached to no device %u", device);
+    struct fal_attachment *a = &s->device[device];
+    if (a->joined)
+        return fal_fail(err, EALREADY, "already in group %d", a->group);
+    set_group(a, a + 1, group, fanout);
+    a->joined = a->engine->change(s, a, FAL_JOIN, err) == 0;
+    if (!a->joined)
+        set_group(a, a + 1, -1, NULL);
+    return a->joined ? 0 : -1;
+}
+
 int fal_leave(struct fal_socket *s, struct fal_error *err) {
-    if (s->group < 0)
+    bool joined = s->group >= 0;
+    for (uint32_t i = 0; i < s->devices; i++)
+        joined |= s->device[i].joined;
+    if (!joined)
         return fal_fail(err, EINVAL, "the socket is in no group");
     if (s->devices && ask_all(s, FAL_LEAVE, err) < 0) /* again later: some may have left */
         return -1;
+    set_group(s->device, s->device + s->devices, -1, NULL);
     s->group = -1;
     s->mode[0] = 0;
     set_program(&s->group_filter, NULL, 0, NULL);
@@ -569,21 +612,24 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
                 *err = s->ended;
             return -1;
         }
+        if (fal_exchange_acquire(&s->interrupted, 0))
+            return fal_fail(err, EINTR, "interrupted");
         if (now - start < SPIN_NS && timeout) {
             sched_yield();
         } else if (!arm(s)) { /* not to be slept on, but maybe nothing that matches */
             if (now >= end)
                 return something(s);
         } else {
-            struct pollfd fds[2 * FAL_MAX_DEVICES];
+            struct pollfd fds[2 * FAL_MAX_DEVICES + 1];
             for (uint32_t i = 0; i < s->devices; i++) { /* poll() passes over a negative one */
                 const struct fal_attachment *a = &s->device[i];
                 fds[2 * i] = (struct pollfd){a->ended.code ? -1 : a->wake, POLLIN, 0};
                 fds[2 * i + 1] = (struct pollfd){a->ended.code ? -1 : a->control, POLLIN, 0};
             }
+            fds[2 * s->devices] = (struct pollfd){s->again, POLLIN, 0};
             uint64_t left = end > now ? end - now : 0;
             struct timespec until = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
-            int n = ppoll(fds, 2 * s->devices, timeout < 0 ? NULL : &until, NULL);
+            int n = ppoll(fds, 2 * s->devices + 1, timeout < 0 ? NULL : &until, NULL);
             if (n < 0 && errno == EINTR)
                 return fal_fail(err, EINTR, "interrupted by a signal");
             if (n == 0)
@@ -595,6 +641,15 @@ int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err) {
         }
         now = now_ns();
     }
+}
+
+/* The word is there before the eventfd is; arm() empties that, and then looks at the word. */
+void fal_interrupt(struct fal_socket *s) {
+    int saved = errno;
+    fal_store_release(&s->interrupted, 1);
+    if (s->again >= 0)
+        (void)!write(s->again, &(uint64_t){1}, sizeof(uint64_t));
+    errno = saved;
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */
@@ -623,7 +678,7 @@ int fal_fileno(struct fal_socket *s) {
 
 int32_t fal_member(struct fal_socket *s) {
     const struct fal_attachment *a = &s->device[0];
-    return s->devices && s->group >= 0 ? a->engine->member(a) : -1;
+    return s->devices && a->group >= 0 ? a->engine->member(a) : -1;
 }
 
 int fal_stats(struct fal_socket *s, struct fal_stats *stats) {

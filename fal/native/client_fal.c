@@ -15,21 +15,22 @@ static const struct fal_status *status_of(const struct fal_attachment *a) {
     return (const struct fal_status *)a->mapping->status.address;
 }
 
-static struct fal_request request_of(const struct fal_socket *s, uint32_t type) {
+static struct fal_request request_of(const struct fal_socket *s, const struct fal_attachment *a,
+                                     uint32_t type) {
     struct fal_request request = {.type = type,
                                   .version = FAL_PROTOCOL_VERSION,
                                   .id = s->id,
-                                  .group = s->group,
+                                  .group = a->group,
                                   .ring = s->capacity,
                                   .filter = s->group_filter.count,
                                   .program = s->group_program.count};
-    memcpy(request.mode, s->mode, sizeof request.mode);
+    memcpy(request.mode, a->mode, sizeof request.mode);
     return request;
 }
 
 static int ask_for(struct fal_socket *s, struct fal_attachment *a, uint32_t type,
                    struct fal_reply *reply, int *fds, uint32_t *fd_count, struct fal_error *err) {
-    struct fal_request request = request_of(s, type);
+    struct fal_request request = request_of(s, a, type);
     if (type != FAL_JOIN)
         request.filter = request.program = 0;
     struct fal_error local = a->ended;
@@ -109,7 +110,7 @@ static int attach(struct fal_socket *s, struct fal_attachment *a, const char *na
     int fds[FAL_CONTROL_FDS];
     uint32_t n = FAL_CONTROL_FDS;
     struct fal_reply reply = {0};
-    struct fal_request request = request_of(s, FAL_OPEN);
+    struct fal_request request = request_of(s, a, FAL_OPEN);
     if ((a->control = fal_control_connect(name, err)) < 0)
         return -1;
     int result = fal_control_ask(a->control, &request, s->group_filter.instructions,

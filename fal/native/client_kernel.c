@@ -5,7 +5,6 @@
  * rest of the client finds everything where it would if a fal-poller had put it there.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
-#include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +13,7 @@
 #include "client_private.h"
 #include "control.h"
 #include "describe.h"
-#include "modes.h"
+#include "kernel_group.h"
 #include "tpacket.h"
 
 #define RETIRE_MS 32  /* a packet is seen so long after it came, or when a block is full */
@@ -47,83 +46,13 @@ struct fal_kernel_socket {
     char device[FAL_NAME_SIZE];
 };
 
-/* ---- fan-out --------------------------------------------------------------------------------- */
-
-/* The kernel counts from the network header, our programs and libpcap's from the Ethernet header:
- * the loads are told so, where a program does not ask for the length. */
-static int for_kernel(const struct fal_program *from, struct sock_filter *to,
-                      struct fal_error *err) {
-    for (uint32_t i = 0; i < from->count; i++) {
-        const struct fal_bpf_insn *own = &from->instructions[i];
-        to[i] = (struct sock_filter){own->code, own->jt, own->jf, own->k};
-        uint32_t class = BPF_CLASS(to[i].code), mode = BPF_MODE(to[i].code);
-        if (class != BPF_LD && class != BPF_LDX)
-            continue;
-        if (mode == BPF_LEN)
-            return fal_fail(err, EOPNOTSUPP,
-                            "the kernel's cbpf knows no length as ours does (leave it out, or use "
-                            "fal-poller)");
-        if (mode != BPF_ABS && mode != BPF_IND && mode != BPF_MSH)
-            continue;
-        if (to[i].k > UINT16_MAX)
-            return fal_fail(err, EOPNOTSUPP,
-                            "the program loads from offset %u: in the kernel 65535 is the last",
-                            to[i].k);
-        to[i].k += (uint32_t)SKF_LL_OFF;
-    }
-    return 0;
-}
-
-/* What of our words the kernel can do; without a word, whatever mode it is. */
-static int fanout_of(const struct fal_socket *s, struct fal_fanout *f, struct fal_error *err) {
-    *f = (struct fal_fanout){.hash = FAL_HASH_FLOW};
-    if (s->mode[0] && fal_fanout_parse(s->mode, f, err) < 0)
-        return -1;
-    if (f->hash != FAL_HASH_FLOW)
-        return fal_fail(
-            err, EOPNOTSUPP,
-            "the kernel's fan-out has no '%s' (it has hash, lb, cpu, rollover, rnd, qm, "
-            "cbpf, defrag; fal-poller has all)",
-            s->mode);
-    if (s->group_filter.count)
-        return fal_fail(err, EOPNOTSUPP,
-                        "the kernel's groups have no filter: give each socket one, or use "
-                        "fal-poller");
-    if (s->group_program.count && (!s->mode[0] || f->mode != FAL_MODE_CBPF))
-        return fal_fail(err, EINVAL, "only mode cbpf takes a program (name it)");
-    return 0;
-}
-
-/* As the group is: the kernel does not tell, but only the right mode is let in. */
-static int join_as_it_is(struct fal_tpacket *t, struct fal_tpacket_fanout *group,
-                         struct fal_error *err) {
-    static const uint16_t flags[] = {0, FAL_FANOUT_ROLLOVER, FAL_FANOUT_DEFRAG,
-                                     FAL_FANOUT_ROLLOVER | FAL_FANOUT_DEFRAG};
-    struct fal_error why = {0};
-    for (uint16_t i = 0; i < sizeof flags / sizeof *flags; i++)
-        for (uint16_t mode = PACKET_FANOUT_HASH; mode <= PACKET_FANOUT_EBPF; mode++) {
-            group->type = mode | flags[i];
-            if (fal_tpacket_join(t, group, &why) == 0)
-                return 0;
-            if (why.code != EINVAL)
-                break;
-        }
-    return fal_fail(err, why.code, "%s", why.text);
-}
-
-static int join(struct fal_socket *s, struct fal_kernel_socket *k, struct fal_error *err) {
-    struct sock_filter program[FAL_BPF_MAX];
-    struct fal_tpacket_fanout group = {.group = (uint16_t)s->group};
-    struct fal_fanout f;
-    if (fanout_of(s, &f, err) < 0 || for_kernel(&s->group_program, program, err) < 0)
-        return -1;
-    group.type = (uint16_t)(f.mode | f.flags);
-    if (s->group_program.count) {
-        group.program = program;
-        group.instructions = (uint16_t)s->group_program.count;
-    }
-    return s->mode[0] ? fal_tpacket_join(&k->socket, &group, err)
-                      : join_as_it_is(&k->socket, &group, err);
+static struct fal_kernel_group group_of(const struct fal_socket *s,
+                                        const struct fal_attachment *a) {
+    return (struct fal_kernel_group){.group = a->group,
+                                     .mode = a->mode,
+                                     .filter = s->group_filter.count != 0,
+                                     .program = s->group_program.instructions,
+                                     .instructions = s->group_program.count};
 }
 
 /* ---- attaching ------------------------------------------------------------------------------- */
@@ -138,8 +67,8 @@ static void detach(struct fal_attachment *a) {
 
 static int attach(struct fal_socket *s, struct fal_attachment *a, const char *name,
                   struct fal_error *err) {
-    struct fal_fanout f;
-    if (fanout_of(s, &f, err) < 0)
+    const struct fal_kernel_group group = group_of(s, a);
+    if (fal_kernel_group_check(&group, err) < 0)
         return -1;
     uint32_t capacity = s->capacity ? s->capacity : FAL_DEFAULT_RING;
     uint32_t blocks = capacity / PER_BLOCK;
@@ -250,8 +179,8 @@ static int send_frame(struct fal_socket *s, struct fal_attachment *a, const void
 
 static int change(struct fal_socket *s, struct fal_attachment *a, uint32_t what,
                   struct fal_error *err) {
-    struct fal_fanout f;
-    if (what != FAL_LEAVE && s->group >= 0 && s->devices > 1)
+    const struct fal_kernel_group group = group_of(s, a);
+    if (what != FAL_LEAVE && a->group >= 0 && s->devices > 1)
         return fal_fail(err, EOPNOTSUPP, "a fan-out group of the kernel's has one device");
     struct shared *shared = a->kernel->shared;
     if (what == FAL_LEAVE)
@@ -260,13 +189,14 @@ static int change(struct fal_socket *s, struct fal_attachment *a, uint32_t what,
                                           "the kernel lets no socket out of its group: close it, "
                                           "and open another");
     if (what == FAL_JOIN && !shared->started)
-        return fanout_of(s, &f, err); /* kept until the start */
+        return fal_kernel_group_check(&group, err); /* kept until the start */
     if (!shared->started && fal_tpacket_start(&a->kernel->socket, err) < 0)
         return -1;
     shared->started = 1;
-    if (s->group >= 0 && !shared->joined && join(s, a->kernel, err) < 0)
+    if (a->group >= 0 && !shared->joined &&
+        fal_kernel_group_join(&a->kernel->socket, &group, err) < 0)
         return -1;
-    shared->joined = s->group >= 0;
+    shared->joined = a->group >= 0;
     return 0;
 }
 

@@ -38,9 +38,11 @@ struct fal_attachment {
     const struct fal_engine *engine;
     struct fal_mapping *mapping;
     struct fal_cursor_page *cursors;
-    uint32_t first;         /* of its rings in the socket's */
-    int wake, control;      /* readable when there is something to read, or to hear; -1: none */
-    bool joined;            /* the socket's group there */
+    uint32_t first;    /* of its rings in the socket's */
+    int wake, control; /* readable when there is something to read, or to hear; -1: none */
+    bool joined;       /* the group below */
+    int32_t group;     /* -1: none */
+    char mode[FAL_NAME_SIZE];
     struct fal_error ended; /* code 0: not */
 
     /* of a fal-poller */
@@ -77,13 +79,14 @@ struct fal_socket {
     uint32_t *is_reader; /* a page that a fork wipes: 1 in the process that reads */
 
     int epoll, again;       /* the descriptor given out; eventfd that makes it readable */
+    uint32_t interrupted;   /* by fal_interrupt, and fal_wait has not told yet */
     bool watched;           /* it has been given out */
     struct fal_error ended; /* of one device by a fault, or of all; code 0: not */
 
     /* what was asked for */
     uint64_t id;
     uint32_t capacity;
-    int32_t group;
+    int32_t group; /* of devices to come */
     char mode[FAL_NAME_SIZE];
     struct fal_program group_filter, group_program;
 };

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "control.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,23 +39,29 @@ static int connect_in(const char *directory, const char *name, char *path, size_
     return -1;
 }
 
-int fal_control_connect(const char *name, struct fal_error *err) {
+/* Where control sockets are: FAL_RUNTIME_DIR, or first the user's own, then the system's. */
+static int directories(const char *directory[2], char *own, size_t size) {
     const char *set = getenv("FAL_RUNTIME_DIR"), *user = getenv("XDG_RUNTIME_DIR");
+    int n = 0;
+    if (set && *set) {
+        directory[0] = set;
+        return 1;
+    }
+    if (geteuid() != 0 && user && *user && (size_t)snprintf(own, size, "%s/fal", user) < size)
+        directory[n++] = own;
+    directory[n++] = "/run/fal";
+    return n;
+}
+
+int fal_control_connect(const char *name, struct fal_error *err) {
+    const char *directory[2];
     char path[512], own[256];
-    int fd = -1;
+    int fd = -1, n = directories(directory, own, sizeof own);
     if (!*name || *name == '.' || strchr(name, '/'))
         return fal_fail(err, EINVAL, "'%s' is not a name of a fal-poller", name);
-    if (set && *set) {
-        fd = connect_in(set, name, path, sizeof path);
-    } else {
-        /* the user's own first, then the system's */
-        errno = ENOENT;
-        if (geteuid() != 0 && user && *user &&
-            (size_t)snprintf(own, sizeof own, "%s/fal", user) < sizeof own)
-            fd = connect_in(own, name, path, sizeof path);
-        if (fd < 0 && errno == ENOENT)
-            fd = connect_in("/run/fal", name, path, sizeof path);
-    }
+    errno = ENOENT;
+    for (int i = 0; i < n && fd < 0 && errno == ENOENT; i++)
+        fd = connect_in(directory[i], name, path, sizeof path);
     if (fd >= 0)
         return fd;
     if (errno == ENOENT)
@@ -67,6 +75,35 @@ int fal_control_connect(const char *name, struct fal_error *err) {
         return fal_fail(err, errno, "no permission for %s (be root, or a member of group fal)",
                         path);
     return fal_fail(err, errno, "cannot connect to %s: %s", path, strerror(errno));
+}
+
+/* The one that runs behind directory/file, if it is a control socket; *name is cut out of it. */
+static bool runs(const char *directory, const char *file, char *name) {
+    char path[512];
+    const char *end = strrchr(file, '.');
+    size_t length = end ? (size_t)(end - file) : 0;
+    if (!length || length >= FAL_NAME_SIZE || strcmp(end, ".sock"))
+        return false;
+    memcpy(name, file, length);
+    name[length] = 0;
+    int fd = connect_in(directory, name, path, sizeof path);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int fal_control_names(char (*names)[FAL_NAME_SIZE], int most) {
+    const char *directory[2];
+    char own[256];
+    int n = directories(directory, own, sizeof own), found = 0;
+    for (int i = 0; i < n; i++) {
+        DIR *files = opendir(directory[i]);
+        for (struct dirent *f; files && found < most && (f = readdir(files));)
+            found += runs(directory[i], f->d_name, names[found]);
+        if (files)
+            closedir(files);
+    }
+    return found;
 }
 
 /* An iovec takes no const, though sending only reads. */

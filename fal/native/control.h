@@ -64,6 +64,8 @@ struct fal_reply {
 
 /* The worker's end.  Connects to the fal-poller of that name; -1 and *err. */
 int fal_control_connect(const char *name, struct fal_error *err);
+/* The names of those that run and let us in, at most so many; returns how many. */
+int fal_control_names(char (*names)[FAL_NAME_SIZE], int most);
 
 /* Sends a request, with the programs that it announces, and waits for its reply.  Descriptors that
  * come with it go to fds (*fd_count: room for so many, FAL_CONTROL_FDS or none; then how many came).

@@ -99,7 +99,11 @@ int fal_set_group_program(struct fal_socket *s, const struct fal_bpf_insn *progr
  * group has another, or another filter or program; EOPNOTSUPP: the mode cannot be had; ENOSPC: too
  * many instructions of all groups. */
 int fal_join(struct fal_socket *s, int32_t group, const char *fanout, struct fal_error *err);
-/* Out of the group: the socket gets everything again.  EOPNOTSUPP: a group of the kernel's. */
+/* As fal_join, of one of the devices that were named in fal_attach, from 0: each may be in a group
+ * of its own. */
+int fal_join_device(struct fal_socket *s, uint32_t device, int32_t group, const char *fanout,
+                    struct fal_error *err);
+/* Out of its groups: the socket gets everything again.  EOPNOTSUPP: a group of the kernel's. */
 int fal_leave(struct fal_socket *s, struct fal_error *err);
 
 /* The socket's own filter, run by fal_receive and fal_wait: what does not match (verdict 0) is given
@@ -126,6 +130,9 @@ uint32_t fal_copy(const struct fal_batch *batch, uint32_t i, void *to, uint32_t 
  * ENODEV its device is gone, EINTR a signal came.  What lies in the ring is received before any of
  * these but EINTR.  Like fal_receive, it releases the batch before. */
 int fal_wait(struct fal_socket *s, int timeout, struct fal_error *err);
+/* Makes the fal_wait that goes on now, or else the next, return -1 and EINTR, unless there is
+ * something to receive.  For signal handlers, and other threads. */
+void fal_interrupt(struct fal_socket *s);
 
 /* Sends a frame, from its Ethernet header on, on the device; returns length.  It is copied, and the
  * poller's from then on (fal-poller counts what the device refuses).  -1 and *err: EAGAIN: too many

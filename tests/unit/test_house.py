@@ -37,12 +37,13 @@ ROOMS = {
     "poller": BASE
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "bpf", "flow", "modes", "tpacket"},
-    "pcap": BASE | {"client", "modes"},
+    "pcap": BASE | {"client", "modes", "ring"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
 ROOM_OF |= {"describe": "flow", "device": "poller", "options": "backend"}
 ROOM_OF |= {"poller_private": "poller"}
 ROOM_OF |= {f"client_{part}": "client" for part in ("fal", "kernel", "private")}
+ROOM_OF |= {"kernel_group": "client"}
 # Atomics of the data path live in ring.h; rings that are shared with the kernel have its protocol.
 ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c", "xsk.c"}
 
