@@ -3,8 +3,8 @@
 
 #include <errno.h>
 #include <linux/if_packet.h>
-#include <net/if.h>
 #include <net/if_arp.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "modes.h"
@@ -95,15 +95,19 @@ int fal_kernel_group_join(struct fal_tpacket *t, const struct fal_kernel_group *
     return fal_tpacket_join(t, &group, err);
 }
 
-int fal_kernel_group_join_socket(int fd, const struct fal_kernel_group *g, struct fal_error *err) {
-    struct sockaddr_ll bound;
+bool fal_kernel_group_device(int fd, struct fal_kernel_device *device) {
+    struct sockaddr_ll bound = {0};
     socklen_t size = sizeof bound;
-    char name[IF_NAMESIZE] = "any";
     if (getsockname(fd, (struct sockaddr *)&bound, &size) < 0 || bound.sll_family != AF_PACKET)
-        return fal_fail(err, EINVAL, "not a packet socket");
-    if (bound.sll_ifindex)
-        if_indextoname((unsigned)bound.sll_ifindex, name);
-    struct fal_tpacket t = {
-        .device = name, .fd = fd, .loopback = bound.sll_hatype == ARPHRD_LOOPBACK};
+        return false;
+    device->loopback = bound.sll_hatype == ARPHRD_LOOPBACK;
+    if (!if_indextoname((unsigned)bound.sll_ifindex, device->name))
+        strcpy(device->name, "any");
+    return true;
+}
+
+int fal_kernel_group_join_socket(int fd, const struct fal_kernel_device *device,
+                                 const struct fal_kernel_group *g, struct fal_error *err) {
+    struct fal_tpacket t = {.device = device->name, .fd = fd, .loopback = device->loopback};
     return fal_kernel_group_join(&t, g, err);
 }

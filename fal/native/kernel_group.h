@@ -3,6 +3,7 @@
 #ifndef FAL_KERNEL_GROUP_H
 #define FAL_KERNEL_GROUP_H
 
+#include <net/if.h>
 #include <stdbool.h>
 
 #include "error.h"
@@ -22,7 +23,14 @@ int fal_kernel_group_check(const struct fal_kernel_group *g, struct fal_error *e
 /* Joins with a socket that receives; see fal_tpacket_join. */
 int fal_kernel_group_join(struct fal_tpacket *t, const struct fal_kernel_group *g,
                           struct fal_error *err);
-/* The same, of a packet socket that somebody else made. */
-int fal_kernel_group_join_socket(int fd, const struct fal_kernel_group *g, struct fal_error *err);
+
+/* The same, of a packet socket that somebody else made, on the device that it says. */
+struct fal_kernel_device {
+    char name[IF_NAMESIZE];
+    bool loopback;
+};
+bool fal_kernel_group_device(int fd, struct fal_kernel_device *device); /* false: no such socket */
+int fal_kernel_group_join_socket(int fd, const struct fal_kernel_device *device,
+                                 const struct fal_kernel_group *g, struct fal_error *err);
 
 #endif

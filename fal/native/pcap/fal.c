@@ -3,6 +3,7 @@
 #include "fal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -157,7 +158,8 @@ static bool wanted(const struct fal_pcap_handle *h, const struct fal_desc *d) {
             (h->direction == PCAP_D_OUT) == !!(d->flags & FAL_DESC_OUTGOING));
 }
 
-/* Packet i of a batch, with h->header; NULL: no memory for one in pieces. */
+/* Packet i of a batch, with h->header, in memory of its own: programs write into what they get, as
+ * libpcap lets them, and may not write where it lies.  NULL: no memory. */
 static const u_char *packet(struct fal_pcap_handle *h, const struct fal_batch *batch, uint32_t i) {
     const struct fal_desc *d = &batch->packets[i];
     uint32_t most = (uint32_t)h->snaplen;
@@ -167,10 +169,6 @@ static const u_char *packet(struct fal_pcap_handle *h, const struct fal_batch *b
     if (h->precision == PCAP_TSTAMP_PRECISION_MICRO)
         h->header.ts.tv_usec /= 1000;
     h->header.len = d->len;
-    if (!(d->flags & FAL_DESC_MORE)) {
-        h->header.caplen = d->caplen < most ? d->caplen : most;
-        return batch->frames + d->offset;
-    }
     if (!h->packet && !(h->packet = malloc(most)))
         return NULL;
     h->header.caplen = fal_copy(batch, i, h->packet, most);
@@ -220,11 +218,13 @@ static bool was_broken(struct fal_pcap_handle *h) {
     return broken;
 }
 
-/* Milliseconds that are left of a time-out; -1: for ever. */
+/* Milliseconds that are left of a time-out; -1: for ever.  end NULL: of none. */
 static int left_of(const struct fal_pcap_handle *h, struct timespec *end) {
     struct timespec now;
-    if (h->nonblock || h->timeout <= 0)
-        return h->nonblock ? 0 : -1;
+    if (h->nonblock || !end)
+        return 0;
+    if (h->timeout <= 0)
+        return -1;
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (!end->tv_sec) { /* the first wait */
         end->tv_sec = now.tv_sec + h->timeout / 1000;
@@ -249,16 +249,24 @@ static int wait_for(struct fal_pcap_handle *h, struct timespec *end) {
     return err.code == ENODATA ? FAL_PCAP_OVER : fal_pcap_fail(h, &err);
 }
 
+/* A program that waits by the descriptor, and then reads, is not to wait again: not where the
+ * filter leaves nothing of what there was, nor where it was readable once too often. */
+static bool was_told(struct fal_pcap_handle *h) {
+    return h->watched && !h->nonblock &&
+           poll(&(struct pollfd){.fd = fal_fileno(h->socket), .events = POLLIN}, 1, 0) == 1;
+}
+
 static int dispatch(struct fal_pcap_handle *h, int count, pcap_handler callback, u_char *user) {
     struct timespec end = {0};
     if (start(h) < 0)
         return PCAP_ERROR;
+    bool told = was_told(h);
     settle(h);
     for (;;) {
         if (was_broken(h))
             return PCAP_ERROR_BREAK;
         int n = deliver(h, count > 0 ? (uint32_t)count : UINT32_MAX, callback, user);
-        if (n != 0 || (n = wait_for(h, &end)) <= 0)
+        if (n != 0 || (n = wait_for(h, told ? NULL : &end)) <= 0)
             return n;
     }
 }
@@ -269,12 +277,13 @@ static int next_ex(struct fal_pcap_handle *h, struct pcap_pkthdr **header, const
     struct timespec end = {0};
     if (start(h) < 0)
         return PCAP_ERROR;
+    bool told = was_told(h);
     settle(h);
     for (;;) {
         if (was_broken(h))
             return PCAP_ERROR_BREAK;
         int n = receive(h, 1, &batch);
-        if (n < 0 || (n == 0 && (n = wait_for(h, &end)) <= 0))
+        if (n < 0 || (n == 0 && (n = wait_for(h, told ? NULL : &end)) <= 0))
             return n;
         if (batch.count == 0 || !wanted(h, batch.packets))
             continue;

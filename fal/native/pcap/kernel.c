@@ -3,7 +3,6 @@
  * libpcap binds the socket long before it can join, so everything that comes in between lies in its
  * ring.  That is not the member's: so many packets, if they came before it joined, are passed over.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <sys/socket.h>
 #include <time.h>
 
 #include "handle.h"
@@ -11,14 +10,19 @@
 
 static int join(struct fal_pcap_handle *h, const struct fal_pcap_settings *wanted) {
     const struct fal_kernel_group group = {.group = wanted->group, .mode = wanted->fanout};
+    int fd = fal_pcap_real.pcap_fileno(h->p);
+    struct fal_kernel_device device;
     struct fal_error err;
+    if (!fal_kernel_group_device(fd, &device))
+        return fal_pcap_say(h, "fan-out is for packet sockets");
     if (wanted->filter[0])
         return fal_pcap_say(h, "the kernel's groups have no filter: give each program its own, or "
                                "use fal-poller");
+    /* From the last look to the join packets may come to two members: no step more than must be. */
     if (fal_pcap_real.pcap_stats(h->p, &h->before) < 0)
         return PCAP_ERROR;
     clock_gettime(CLOCK_REALTIME, &h->joined);
-    if (fal_kernel_group_join_socket(fal_pcap_real.pcap_fileno(h->p), &group, &err) < 0)
+    if (fal_kernel_group_join_socket(fd, &device, &group, &err) < 0)
         return fal_pcap_fail(h, &err);
     h->unread = h->before.ps_recv - h->before.ps_drop;
     h->settings[0] = *wanted;
@@ -26,11 +30,9 @@ static int join(struct fal_pcap_handle *h, const struct fal_pcap_settings *wante
 }
 
 bool fal_pcap_kernel_socket(pcap_t *p) {
-    int family;
-    socklen_t size = sizeof family;
+    struct fal_kernel_device device;
     return !fal_pcap_real.pcap_file(p) &&
-           getsockopt(fal_pcap_real.pcap_fileno(p), SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 &&
-           family == AF_PACKET;
+           fal_kernel_group_device(fal_pcap_real.pcap_fileno(p), &device);
 }
 
 static int fanout(struct fal_pcap_handle *h, const struct fal_pcap_settings *wanted) {
