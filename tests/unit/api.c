@@ -79,11 +79,23 @@ int main(int argc, char **argv) {
     /* a second socket begins it; a descriptor of before the first packet tells of it */
     struct pollfd readable = {.fd = fal_fileno(s), .events = POLLIN};
     CHECK(readable.fd >= 0 && poll(&readable, 1, 0) == 0 && fal_wait(s, 10, &error) == 0);
+    fal_interrupt(s);
+    CHECK(poll(&readable, 1, 0) == 1);
+    REFUSED(fal_wait(s, 10000, &error), EINTR);
+    CHECK(fal_wait(s, 10, &error) == 0 && poll(&readable, 1, 0) == 0);
     struct fal_socket *other = fal_open(FAL_MIN_RING, &error);
     CHECK(other && fal_join(other, 7, "hash", &error) == 0);
     REFUSED(fal_attach(other, device, &error), EINVAL);
     CHECK(strstr(error.text, "hash") && strstr(error.text, "lb"));
     CHECK(fal_leave(other, &error) == 0 && fal_attach(other, device, &error) == 0);
+    REFUSED(fal_join_device(other, 1, 9, "hash", &error), ENOTCONN);
+    REFUSED(fal_join_device(other, 0, -1, "hash", &error), EINVAL);
+    REFUSED(fal_join_device(other, 0, 7, "hash", &error), EINVAL);
+    CHECK(fal_join_device(other, 0, 9, "hash", &error) == 0);
+    REFUSED(fal_join_device(other, 0, 9, NULL, &error), EALREADY);
+    REFUSED(fal_join(other, 9, NULL, &error), EALREADY);
+    CHECK(fal_leave(other, &error) == 0);
+    REFUSED(fal_leave(other, &error), EINVAL);
     CHECK(poll(&readable, 1, 0) == 0);
     CHECK(fal_start(other, &error) == 0 && fal_start(other, &error) == 0);
     CHECK(poll(&readable, 1, 10000) == 1);
