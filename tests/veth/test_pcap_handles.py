@@ -217,6 +217,18 @@ def test_counts(veth, poller, handles):
     witness.close()
 
 
+def test_no_less_is_counted_than_was_read(veth, poller, handles):
+    """Also before fal-poller has counted it."""
+    p = handles(poller.device).nonblocking()
+    p.filter("udp src port 1001")
+    read = 0
+    for n in range(3000):
+        veth.send(frame(n))
+        read += len(p.read())
+        assert read <= p.counts()[0] <= n + 1
+    assert read > 0
+
+
 def test_send(veth, poller, handles):
     p = handles(poller.device)
     s = veth.packet_socket()

@@ -127,7 +127,7 @@ static int fanout(struct fal_pcap_handle *h, const struct fal_pcap_settings *wan
     if (!member && !h->watched) {
         fal_detach(h->socket, NULL);
         h->started = false;
-        h->done = 0;
+        h->taken = h->done = 0;
         result = attach(h, &err);
     } else {
         if (member)
@@ -152,10 +152,13 @@ static void settle(struct fal_pcap_handle *h) {
     h->done = 0;
 }
 
-static bool wanted(const struct fal_pcap_handle *h, const struct fal_desc *d) {
-    return (d->flags & FAL_DESC_FIRST) &&
-           (h->direction == PCAP_D_INOUT ||
-            (h->direction == PCAP_D_OUT) == !!(d->flags & FAL_DESC_OUTGOING));
+/* Whether the program gets the packet that begins here. */
+static bool take(struct fal_pcap_handle *h, const struct fal_desc *d) {
+    if (!(d->flags & FAL_DESC_FIRST))
+        return false;
+    h->taken++;
+    return h->direction == PCAP_D_INOUT ||
+           (h->direction == PCAP_D_OUT) == !!(d->flags & FAL_DESC_OUTGOING);
 }
 
 /* Packet i of a batch, with h->header, in memory of its own: programs write into what they get, as
@@ -198,7 +201,7 @@ static int deliver(struct fal_pcap_handle *h, uint32_t most, pcap_handler callba
         seen += batch.count;
         for (uint32_t i = 0; i < batch.count && !h->broken; i++) {
             h->done = i + 1;
-            if (!wanted(h, &batch.packets[i]))
+            if (!take(h, &batch.packets[i]))
                 continue;
             const u_char *data = packet(h, &batch, i);
             if (!data)
@@ -285,7 +288,7 @@ static int next_ex(struct fal_pcap_handle *h, struct pcap_pkthdr **header, const
         int n = receive(h, 1, &batch);
         if (n < 0 || (n == 0 && (n = wait_for(h, told ? NULL : &end)) <= 0))
             return n;
-        if (batch.count == 0 || !wanted(h, batch.packets))
+        if (batch.count == 0 || !take(h, batch.packets))
             continue;
         h->done = batch.count;
         *header = &h->header;
@@ -294,12 +297,14 @@ static int next_ex(struct fal_pcap_handle *h, struct pcap_pkthdr **header, const
     }
 }
 
-/* As on Linux: what was received are packets that matched, also those that were dropped then. */
+/* As on Linux: what was received are packets that matched, also those that were dropped then.
+ * fal-poller counts after the fact: what was read already was received. */
 static int stats(struct fal_pcap_handle *h, struct pcap_stat *to) {
     struct fal_stats s;
     if (fal_stats(h->socket, &s) < 0)
         return fal_pcap_say(h, "the handle is attached to no device");
-    to->ps_recv = (u_int)(s.recv + s.drop - s.filtered);
+    uint64_t read = h->taken + s.filtered;
+    to->ps_recv = (u_int)((s.recv > read ? s.recv : read) - s.filtered + s.drop);
     to->ps_drop = (u_int)s.drop;
     to->ps_ifdrop = (u_int)s.ifdrop;
     return 0;
