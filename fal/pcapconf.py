@@ -67,12 +67,12 @@ def _of_device(config: Any, device: Any, engine: int) -> Iterator[tuple[str, str
     out, err = ffi.new("struct fal_pcap_settings *"), ffi.new("struct fal_error *")
     checked(lib.fal_pcap_config_for(config, device.key, engine, out, err), err)
     group = str(out.group) if out.group >= 0 else "none"
-    fanout = "" if out.group < 0 else "as the group is, hash for a new one"
+    fanout = "none" if out.group < 0 else "as the group is, hash for a new one"
     yield "group", group, _origin(out.from_group)
     yield "fanout", _text(out.fanout) or fanout, _origin(out.from_fanout)
-    yield "filter", _text(out.filter), _origin(out.from_filter)
+    yield "filter", _text(out.filter) or "none", _origin(out.from_filter)
     yield "caplen", str(out.caplen or "as the program says"), _origin(out.from_caplen)
-    yield "ring", str(out.ring or "as it is without"), _origin(out.from_ring)
+    yield "ring", str(out.ring or "the default"), _origin(out.from_ring)
     for setting in _all(config):
         if setting.key in OF_THE_NIC and lib.fal_pcap_setting_names(setting, device.name):
             index = f" {setting.index}" if setting.index >= 0 else ""
