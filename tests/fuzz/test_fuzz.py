@@ -1,4 +1,4 @@
-"""What comes from outside, made up by libFuzzer under ASan and UBSan: frames, and messages.
+"""What comes from outside, made up by libFuzzer under ASan and UBSan: frames, messages, words.
 
 Ten seconds each, a minute in the long form; it begins with the corpus of odd packets.
 """
@@ -49,12 +49,32 @@ def programs() -> Iterator[bytes]:
         yield bytes([len(program)]) + words + bytes(range(64))
 
 
+def configurations() -> Iterator[bytes]:
+    words = "group def_group group_eth0 fanout fanout@1 filter filter@1 caplen rx_slots pfq_vlan@1"
+    file = "".join(f"{word} = 1\n" for word in words.split())
+    nics = "rx_channels@eth0 = 2\r\nirq@eth0.1 = 0, 2-4\n"
+    variables = b"PCAP_GROUP=1\0PCAP_GROUP_eth0_1=2\0PCAP_FANOUT=lb\0PCAP_IRQ_eth0_1=3\0"
+    for begin in (b"\0", bytes([4]) + variables):
+        yield begin + file.encode()
+        yield begin + f"# all\n{nics}> main = do\n>     tcp\ngroup = 2\n".encode()
+        yield begin + b"group = 1\nfanout = hash+defrag\ncaplen=96"
+    yield bytes([3]) + b"PCAP_DRIVER=fal\0PCAP_CAPLEN=64\0PCAP_CHANNEL_eth0=4\0" + nics.encode()
+
+
+def names() -> Iterator[bytes]:
+    for driver in range(7):
+        for name in ("fal:eth0^eth1:1", "tpacket:eth0", "lo:1", "nflog:5", "zc:99@0", "pfq:a^b^c"):
+            yield bytes([driver]) + name.encode()
+
+
 # What is fuzzed: the sources that it needs, and what it begins with.
 TARGETS: dict[str, tuple[list[str], Callable[[], Iterator[bytes]]]] = {
     "fuzz_flow": (["flow.c"], frames),
     "fuzz_defrag": (["defrag.c"], pieces),
     "fuzz_bpf": (["bpf.c", "error.c"], programs),
     "fuzz_control": (["control.c", "error.c"], replies),
+    "fuzz_config": (["pcap/config.c", "pcap/names.c", "modes.c", "error.c"], configurations),
+    "fuzz_names": (["pcap/names.c", "error.c"], names),
 }
 
 

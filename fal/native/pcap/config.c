@@ -106,13 +106,13 @@ static bool whole_number(const char *text, uint32_t most, uint32_t *out) {
 static bool cpu_list(const char *p) {
     uint32_t first, last;
     do {
-        p += strspn(p, ", \t");
+        p += strspn(p, " \t");
         if (!number(&p, CPUS - 1, &first) ||
             (*p == '-' && (p++, !number(&p, CPUS - 1, &last) || last < first)))
             return false;
         p += strspn(p, " \t");
-    } while (*p == ',');
-    return !*p;
+    } while (*p++ == ',');
+    return !p[-1];
 }
 
 static void squeeze(char *text) {
@@ -126,6 +126,8 @@ static void squeeze(char *text) {
 static int check_value(const struct word *w, struct fal_pcap_setting *s, char *value,
                        struct fal_error *err) {
     s->value = value;
+    if (!*value)
+        return wrong(s, err, "there is no value");
     switch (w->kind) {
     case NUMBER:
     case POWER_OF_2:
@@ -140,9 +142,9 @@ static int check_value(const struct word *w, struct fal_pcap_setting *s, char *v
         squeeze(value);
         return 0;
     case ENGINE:
-        if (fal_pcap_engine_of(value) >= 0)
-            return 0;
-        return wrong(s, err, "there is no engine '%.40s' (fal, tpacket; pfring, zc, pfq)", value);
+        if (fal_pcap_engine_of(value) < 0)
+            return wrong(s, err, "there is no engine '%.40s' (there are fal and tpacket)", value);
+        return 0;
     case TEXT:
         break;
     }
@@ -152,31 +154,23 @@ static int check_value(const struct word *w, struct fal_pcap_setting *s, char *v
 /* What the word is about: "2", "eth0", "eth0.1" (of a variable "eth0_1"). */
 static int check_about(const struct word *w, struct fal_pcap_setting *s, char *about,
                        struct fal_error *err) {
+    char *last = strrchr(about, s->line ? '.' : '_');
     uint32_t n;
-    char *dot = strrchr(about, s->line ? '.' : '_');
     s->index = -1;
-    s->device = "";
-    switch (w->about) {
-    case PROCESS:
-        return 0;
-    case GROUP:
-        if (!whole_number(about, FAL_MAX_GROUP_ID, &n))
-            return wrong(s, err, "'%.40s' is no group: ids are 0 to %d", about, FAL_MAX_GROUP_ID);
+    s->device = w->about == DEVICE || w->about == CHANNEL ? about : "";
+    if (w->about == GROUP || w->about == CHANNEL) {
+        const char *digits = w->about == GROUP ? about : last ? last + 1 : "";
+        if (!whole_number(digits, UINT16_MAX, &n))
+            return wrong(s, err, "'%.40s' is no %s", about,
+                         w->about == GROUP ? "group: ids are 0 to 65535"
+                         : s->line         ? "DEVICE.CHANNEL"
+                                           : "DEVICE_CHANNEL");
         s->index = (int32_t)n;
-        return 0;
-    case CHANNEL:
-        if (!dot || dot == about || !whole_number(dot + 1, UINT16_MAX, &n))
-            return wrong(s, err, "'%.40s' is no channel of a device (write %s0)", about,
-                         s->line ? "irq@eth0." : "PCAP_IRQ_eth0_");
-        *dot = 0;
-        s->index = (int32_t)n;
-        break;
-    case DEVICE:
-        if (!*about)
-            return wrong(s, err, "no device is named (write %seth0)", s->line ? w->key : s->source);
-        break;
     }
-    s->device = about;
+    if (w->about == CHANNEL)
+        *last = 0;
+    if ((w->about == DEVICE || w->about == CHANNEL) && (!*about || strpbrk(about, " \t")))
+        return wrong(s, err, "'%.40s' is no device", about);
     return 0;
 }
 
@@ -205,10 +199,6 @@ static bool replaces(const struct fal_pcap_setting *v, const struct fal_pcap_set
     return same && v->index == s->index && fal_pcap_setting_names(v, s->device);
 }
 
-static bool same_value(const struct fal_pcap_setting *a, const struct fal_pcap_setting *b) {
-    return a->number == b->number && (a->number || !strcmp(a->value, b->value));
-}
-
 static int keep(struct fal_pcap_config *c, const struct fal_pcap_setting *new,
                 struct fal_error *err) {
     for (struct fal_pcap_setting *s = c->setting; s < c->setting + c->count; s++) {
@@ -217,11 +207,11 @@ static int keep(struct fal_pcap_config *c, const struct fal_pcap_setting *new,
         if (!new->line != !s->line || s->key != new->key || s->index != new->index ||
             strcmp(s->device, new->device))
             continue;
-        if (same_value(s, new))
+        if (!strcmp(s->value, new->value))
             return 0;
         if (s->line)
-            return wrong(new, err, "line %u says another value for this: take one out", s->line);
-        return wrong(new, err, "%s says another value for this: take one out", s->source);
+            return wrong(new, err, "line %u says another value: take one out", s->line);
+        return wrong(new, err, "%s says another value: take one out", end_of(s->source));
     }
     if (c->count == SETTINGS)
         return wrong(new, err, "there are more than %d settings", SETTINGS);
@@ -282,22 +272,31 @@ static size_t plain_text(const char *text, size_t length, bool lines) {
     return n;
 }
 
-static int keep_variable(struct fal_pcap_config *c, char *name, char *value, char *about_name,
-                         struct fal_error *err) {
+/* Columns: 0 of a variable. */
+static int take(struct fal_pcap_config *c, const struct word *w, struct fal_pcap_setting *s,
+                char *about, uint32_t about_column, char *value, uint32_t value_column,
+                struct fal_error *err) {
+    s->key = w->means;
+    s->column = about_column;
+    if (check_about(w, s, about, err) < 0)
+        return -1;
+    s->column = value_column;
+    return check_value(w, s, value, err) < 0 ? -1 : keep(c, s, err);
+}
+
+/* Its name is there twice: to be told, and to be cut. */
+static int parse_variable(struct fal_pcap_config *c, char *name, char *value, char *again,
+                          struct fal_error *err) {
     struct fal_pcap_setting s = {.source = name};
     char *about;
-    const struct word *w = find_word(about_name + strlen("PCAP_"), true, &about);
+    const struct word *w = find_word(again + strlen("PCAP_"), true, &about);
     value = trim(value);
     if (!w || !*value)
         return 0;
-    s.key = w->means;
-    if (plain_text(value, strlen(value), s.key == FAL_PCAP_FANOUT) < strlen(value) ||
-        plain_text(name, strlen(name), false) < strlen(name))
-        return fal_fail(err, EINVAL, "PCAP_%s…: this is no text", w->variable);
-    return check_about(w, &s, about, err) < 0 || check_value(w, &s, value, err) < 0 ||
-                   keep(c, &s, err) < 0
-               ? -1
-               : 0;
+    if (plain_text(name, strlen(name), false) < strlen(name) ||
+        plain_text(value, strlen(value), w->means == FAL_PCAP_FANOUT) < strlen(value))
+        return fal_fail(err, EINVAL, "PCAP_%s: this is no text", w->variable);
+    return take(c, w, &s, about, 0, value, 0, err);
 }
 
 static int parse_environment(struct fal_pcap_config *c, struct fal_error *err) {
@@ -309,10 +308,10 @@ static int parse_environment(struct fal_pcap_config *c, struct fal_error *err) {
         if (!copy)
             return fal_fail(err, ENOMEM, "no memory for so many PCAP_ variables");
         c->variable[c->variables++] = copy;
-        memcpy(copy, *e, size); /* NAME, value, and NAME once more, to be cut */
+        memcpy(copy, *e, size);
         memcpy(copy + size, *e, name);
         copy[name] = copy[size + name] = 0;
-        if (keep_variable(c, copy, copy + name + 1, copy + size, err) < 0)
+        if (parse_variable(c, copy, copy + name + 1, copy + size, err) < 0)
             return -1;
     }
     return 0;
@@ -353,34 +352,24 @@ static int parse_line(struct fal_pcap_config *c, struct fal_pcap_setting s, char
     const struct word *w = find_word(trim(key), false, &about);
     if (!w)
         return wrong(&s, err, "there is no key '%.40s' (see pcap.conf(5))", key);
-    s.key = w->means;
-    s.column = (uint32_t)(about - line) + 1;
-    if (check_about(w, &s, about, err) < 0)
-        return -1;
-    s.column = (uint32_t)(value - line) + 1;
-    if (!*value)
-        return wrong(&s, err, "'%.40s' has no value", key);
-    return check_value(w, &s, value, err) < 0 ? -1 : keep(c, &s, err);
+    return take(c, w, &s, about, (uint32_t)(about - line) + 1, value, (uint32_t)(value - line) + 1,
+                err);
 }
 
+/* Its size in bytes. */
 static int read_file(const char *path, char *text, struct fal_error *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC), size = 0;
-    ssize_t n = fd;
-    while (n >= 0 && size <= FILE_SIZE) {
-        n = read(fd, text + size, (size_t)(FILE_SIZE + 1 - size));
-        if (n > 0)
-            size += (int)n;
-        else if (n == 0 || errno != EINTR)
-            break;
-        n = 0;
+    ssize_t n = fd < 0 ? -1 : 1;
+    while (n > 0 && size <= FILE_SIZE) {
+        do
+            n = read(fd, text + size, (size_t)(FILE_SIZE + 1 - size));
+        while (n < 0 && errno == EINTR);
+        size += n > 0 ? (int)n : 0;
     }
     int code = n < 0 ? errno : size > FILE_SIZE ? EFBIG : 0;
     if (fd >= 0)
         close(fd);
-    if (code)
-        return fal_fail(err, code, "%s: the configuration cannot be read: %s", end_of(path),
-                        strerror(code));
-    return size;
+    return code ? fal_fail(err, code, "cannot read %s: %s", end_of(path), strerror(code)) : size;
 }
 
 static int parse_file(struct fal_pcap_config *c, const char *path, struct fal_error *err) {
@@ -474,6 +463,18 @@ static int check_engine(const struct fal_pcap_config *c, const struct fal_pcap_s
     return 0;
 }
 
+int fal_pcap_config_group(const struct fal_pcap_config *c, int32_t group, uint32_t engine,
+                          struct fal_pcap_settings *out, struct fal_error *err) {
+    const struct fal_pcap_setting *process = find(c, FAL_PCAP_GROUP, "", -1);
+    bool own = !process || process->number == (uint32_t)group;
+    out->group = group;
+    out->from_fanout = group < 0 ? NULL : of_group(c, FAL_PCAP_FANOUT, group, own);
+    out->from_filter = group < 0 ? NULL : of_group(c, FAL_PCAP_FILTER, group, own);
+    out->fanout = out->from_fanout ? out->from_fanout->value : "";
+    out->filter = out->from_filter ? out->from_filter->value : "";
+    return check_engine(c, out, engine, err);
+}
+
 static bool has_groups(const struct fal_pcap_config *c) {
     for (uint32_t i = 0; i < c->count; i++)
         if (c->setting[i].key == FAL_PCAP_GROUP)
@@ -483,28 +484,18 @@ static bool has_groups(const struct fal_pcap_config *c) {
 
 int fal_pcap_config_for(const struct fal_pcap_config *c, const char *device, uint32_t engine,
                         struct fal_pcap_settings *out, struct fal_error *err) {
-    const struct fal_pcap_setting *process = find(c, FAL_PCAP_GROUP, "", -1), *s;
-    *out = (struct fal_pcap_settings){.group = -1, .fanout = "", .filter = ""};
-    out->from_caplen = find(c, FAL_PCAP_CAPLEN, "", -1);
-    out->from_ring = find(c, FAL_PCAP_RX_SLOTS, "", -1);
-    out->from_group = find(c, FAL_PCAP_GROUP, device, -1);
+    const struct fal_pcap_setting *lonely = find(c, FAL_PCAP_FANOUT, "", -1);
+    if (!lonely)
+        lonely = find(c, FAL_PCAP_FILTER, "", -1);
+    if (lonely && !has_groups(c))
+        return wrong(lonely, err, "of which group? set PCAP_GROUP, or group = N in the file");
+    *out = (struct fal_pcap_settings){.from_group = find(c, FAL_PCAP_GROUP, device, -1),
+                                      .from_caplen = find(c, FAL_PCAP_CAPLEN, "", -1),
+                                      .from_ring = find(c, FAL_PCAP_RX_SLOTS, "", -1)};
     if (!out->from_group)
-        out->from_group = process;
-    if (out->from_group) {
-        out->group = (int32_t)out->from_group->number;
-        bool own = !process || process->number == out->from_group->number;
-        out->from_fanout = of_group(c, FAL_PCAP_FANOUT, out->group, own);
-        out->from_filter = of_group(c, FAL_PCAP_FILTER, out->group, own);
-    } else if (((s = find(c, FAL_PCAP_FANOUT, "", -1)) || (s = find(c, FAL_PCAP_FILTER, "", -1))) &&
-               !has_groups(c)) {
-        return wrong(s, err,
-                     "there is no group for this: set PCAP_GROUP, or group = N in the file");
-    }
-    if (out->from_fanout)
-        out->fanout = out->from_fanout->value;
-    if (out->from_filter)
-        out->filter = out->from_filter->value;
+        out->from_group = find(c, FAL_PCAP_GROUP, "", -1);
     out->caplen = out->from_caplen ? out->from_caplen->number : 0;
     out->ring = out->from_ring ? out->from_ring->number : 0;
-    return check_engine(c, out, engine, err);
+    return fal_pcap_config_group(c, out->from_group ? (int32_t)out->from_group->number : -1, engine,
+                                 out, err);
 }

@@ -68,11 +68,16 @@ struct fal_pcap_config;
 struct fal_pcap_config *fal_pcap_config_read(struct fal_error *err);
 void fal_pcap_config_free(struct fal_pcap_config *c);
 
-/* What holds for a device, by the key that fal_pcap_name_parse found ("eth0", virtual "eth0:1").
- * engine: enum fal_pcap_engine; what it does not understand is an error.  0; -1 and *err: EINVAL no
- * such fan-out mode, or no group for it; EOPNOTSUPP: the engine cannot do what is asked. */
+/* What holds for a device, by the key that fal_pcap_name_parse found ("eth0", virtual "eth0:1"),
+ * with an engine of enum fal_pcap_engine.  0; -1 and *err: EINVAL no such fan-out mode, one without
+ * a group, or what the engine would not do. */
 int fal_pcap_config_for(const struct fal_pcap_config *c, const char *device, uint32_t engine,
                         struct fal_pcap_settings *out, struct fal_error *err);
+
+/* The part of it that a group has: fills in group, fanout and filter for one that a program chose
+ * itself. */
+int fal_pcap_config_group(const struct fal_pcap_config *c, int32_t group, uint32_t engine,
+                          struct fal_pcap_settings *out, struct fal_error *err);
 
 /* PCAP_DRIVER: a word of fal_pcap_engine_of; "": not set. */
 const char *fal_pcap_config_driver(const struct fal_pcap_config *c);
