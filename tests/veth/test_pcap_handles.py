@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import select
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -428,33 +426,6 @@ def test_refused_groups(veth, poller, handles, tmp_path):
         with pytest.raises(pcap.PcapError, match="fan-out is for what is captured live"):
             no_capture.fanout(1, "hash")
         no_capture.close()
-
-
-def test_a_group_of_each_device(make_veth, start_poller, handles):
-    """As the paper has it: eth0 in 11, by its variable, and eth1 in the default group 42."""
-    veths = [make_veth(), make_veth()]
-    pollers = [start_poller(v.device, namespace=v.inside) for v in veths]
-    one, two = (v.device for v in veths)
-    tcpdump = subprocess.Popen(
-        ["tcpdump", "-n", "-c", "2", "-i", f"fal:{one}^{two}"],
-        env=os.environ
-        | {"LD_PRELOAD": str(pcap.LIBRARY), "PCAP_DEF_GROUP": "42", f"PCAP_GROUP_{one}": "11"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        eventually(lambda: [g["id"] for p in pollers for g in p.look()["groups"]] == [11, 42])
-        eventually(lambda: started(pollers[0], 11) == started(pollers[1], 42) == 1)
-        for veth, port in zip(veths, (4001, 4002), strict=True):
-            veth.send(udp(("10.0.0.1", port), ("10.0.0.2", 9)))
-        said, _ = tcpdump.communicate(timeout=10)
-    finally:
-        tcpdump.kill()
-    assert sorted(line.split()[2] for line in said.splitlines()) == [
-        "10.0.0.1.4001",
-        "10.0.0.1.4002",
-    ]
 
 
 # ---- the kernel's ------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ struct fal_pcap_handle {
     bool nonblock;
     pcap_direction_t direction;
     volatile sig_atomic_t broken; /* by pcap_breakloop */
-    uint32_t done; /* descriptors of the batch that is out whose packets the program has had */
-    uint64_t taken;            /* packets that were received, and matched */
+    uint32_t done;  /* descriptors of the batch that is out whose packets the program has had */
+    uint64_t taken; /* packets that were received, and matched */
     struct pcap_pkthdr header; /* what next_ex points at */
     uint8_t *packet;           /* one that lies in pieces */
 
