@@ -6,7 +6,11 @@ from pathlib import Path
 import fal
 
 OURS = Path(fal.__file__).parent / "lib" / "pcap" / "libpcap.so.0.8"
-THE_PAPERS = {"pcap_fanout"}
+THE_PAPERS = {"pcap_fanout", "pcap_set_channels", "pcap_get_channels", "pcap_irq_lookup"}
+THE_PAPERS |= {f"pcap_irq_{way}affinity" for way in ("set", "get")}
+THE_PAPERS |= {
+    f"pcap_channel_{way}affinity{and_how}" for way in ("set", "get") for and_how in ("", "_mode")
+}
 
 
 def exports(library: Path) -> set[tuple[str, bool]]:

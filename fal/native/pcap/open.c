@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "handle.h"
+#include "tune.h"
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
@@ -32,7 +33,8 @@ static int configure(struct fal_pcap_name *name, struct fal_pcap_settings *setti
         return -1;
     }
     for (uint32_t i = 0; i < name->devices; i++)
-        if (fal_pcap_config_for(config, name->device[i].key, name->engine, &settings[i], err) < 0)
+        if (fal_pcap_config_for(config, name->device[i].key, name->engine, &settings[i], err) < 0 ||
+            fal_pcap_tune("", config, name->device[i].name, err) < 0)
             return -1;
     return 0;
 }

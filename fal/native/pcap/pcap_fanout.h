@@ -11,6 +11,8 @@
 
 #include <pcap/pcap.h>
 
+#include "channels_api.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
