@@ -166,7 +166,7 @@ EXPLICIT = """
 import sys, pcapcalls as pcap
 p = pcap.opened(sys.argv[1])
 try:
-    p.fanout(9, "lb")
+    p.fanout(9, None)
 except pcap.PcapError as e:
     print(e.words)
 p.nonblocking().read()
@@ -175,13 +175,20 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("by", ["fal", "kernel"])
-def test_a_program_that_says_it_itself(veths, pollers, by):
-    """Before the first read it beats configuration on a fal-poller's; after activation not here."""
+def test_a_program_that_says_it_itself(veths, pollers, by, tmp_path):
+    """Before the first read it beats configuration on a fal-poller's; after activation not here.
+
+    What configuration says of the group that it names holds all the same.
+    """
+    config = tmp_path / "pcap.conf"
+    filtered = "filter@9 = udp src port 1007\n" if by == "fal" else ""
+    config.write_text(f"group = 7\nfanout@9 = lb\n{filtered}")
     veth, poller = veths[0], pollers[0]
     device = poller.device if by == "fal" else veth.device
     process = subprocess.Popen(
         [*veth.inside.command(sys.executable), "-P", "-c", EXPLICIT, device],
-        env=os.environ | {"PCAP_GROUP": "7", "PYTHONPATH": str(Path(pcapcalls.__file__).parent)},
+        env=os.environ
+        | {"PCAP_CONFIG": str(config), "PYTHONPATH": str(Path(pcapcalls.__file__).parent)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -190,6 +197,8 @@ def test_a_program_that_says_it_itself(veths, pollers, by):
         if by == "fal":
             wait_started(poller, g9=1)
             assert poller.group(9)["mode"] == "lb"
+            veth.send(*FRAMES)
+            eventually(lambda: poller.group(9)["filtered"] == len(FRAMES) - WHOLE["10.0.0.1.1007"])
         said, _ = process.communicate("", timeout=10)
     finally:
         process.kill()

@@ -9,29 +9,21 @@
 
 /* One that was libpcap's alone until now; NULL: it cannot be in a group, as pcap_geterr tells. */
 static struct fal_pcap_handle *adopt(pcap_t *p) {
+    const struct fal_pcap_handle as = {
+        .ops = &fal_pcap_kernel,
+        .name = {.engine = FAL_PCAP_KERNEL, .devices = 1},
+        .settings[0].group = -1,
+        .active = fal_pcap_real.pcap_datalink(p) != PCAP_ERROR_NOT_ACTIVATED,
+    };
     struct fal_pcap_handle *h = NULL;
-    bool active = fal_pcap_real.pcap_datalink(p) != PCAP_ERROR_NOT_ACTIVATED;
     const char *why = "no memory for a handle";
-    if (active && !fal_pcap_kernel_socket(p))
+    if (as.active && !fal_pcap_kernel_socket(p))
         why = "fan-out is for what is captured live, by packet sockets or a fal-poller";
-    else if ((h = fal_pcap_add(p, &fal_pcap_kernel)))
-        h->active = active;
-    if (h)
-        h->name.devices = 1;
     else
+        h = fal_pcap_add(p, &as);
+    if (!h)
         snprintf(fal_pcap_real.pcap_geterr(p), PCAP_ERRBUF_SIZE, "%s", why);
     return h;
-}
-
-/* What configuration says of a group; "": nothing. */
-static const char *said_of(uint32_t key, int group) {
-    const struct fal_error *err;
-    const struct fal_pcap_config *config = fal_pcap_configuration(&err);
-    const struct fal_pcap_setting *s;
-    for (uint32_t i = 0; config && (s = fal_pcap_config_setting(config, i)); i++)
-        if (s->key == key && s->index == group)
-            return s->value;
-    return "";
 }
 
 static int check(int group, const char *fanout, struct fal_error *err) {
@@ -48,29 +40,43 @@ static int check(int group, const char *fanout, struct fal_error *err) {
     return 0;
 }
 
+/* What is wanted: the group, and what configuration says of it. */
+static int want(struct fal_pcap_handle *h, int group, const char *fanout,
+                struct fal_pcap_settings *wanted, struct fal_error *err) {
+    const struct fal_error *why;
+    const struct fal_pcap_config *config = fal_pcap_configuration(&why);
+    if (!config) {
+        *err = *why;
+        return -1;
+    }
+    *wanted = h->settings[0];
+    if (check(group, fanout, err) < 0 ||
+        fal_pcap_config_group(config, group, h->name.engine, wanted, err) < 0)
+        return -1;
+    wanted->group = group;
+    if (fanout[0]) {
+        snprintf(h->fanout, sizeof h->fanout, "%s", fanout);
+        wanted->fanout = h->fanout;
+    }
+    return 0;
+}
+
 int pcap_fanout(pcap_t *p, int group, const char *fanout) {
     struct fal_pcap_handle *h = fal_pcap_find(p), *known = h;
+    struct fal_pcap_settings wanted;
     struct fal_error err;
+    int result = PCAP_ERROR;
     if (!h && !(h = adopt(p)))
         return PCAP_ERROR;
-    int result = -1;
-    if (!fanout || !fanout[0])
-        fanout = said_of(FAL_PCAP_FANOUT, group);
-    if (h->chosen) {
+    if (h->chosen)
         fal_pcap_say(h, "already in group %d", h->settings[0].group);
-    } else if (check(group, fanout, &err) < 0) {
+    else if (want(h, group, fanout ? fanout : "", &wanted, &err) < 0)
         fal_pcap_fail(h, &err);
-    } else {
-        snprintf(h->fanout, sizeof h->fanout, "%s", fanout);
-        struct fal_pcap_settings wanted = h->settings[0];
-        wanted.group = group;
-        wanted.fanout = h->fanout;
-        wanted.filter = said_of(FAL_PCAP_FILTER, group);
+    else
         result = h->active ? h->ops->fanout(h, &wanted) : 0;
-        for (uint32_t i = 0; result == 0 && i < h->name.devices; i++)
-            h->settings[i] = wanted;
-        h->chosen = result == 0;
-    }
+    for (uint32_t i = 0; result == 0 && i < h->name.devices; i++)
+        h->settings[i] = wanted;
+    h->chosen |= result == 0;
     if (result < 0 && !known)
         fal_pcap_forget(h);
     return result;

@@ -37,14 +37,12 @@ struct fal_pcap_handle *fal_pcap_own(const pcap_t *p) {
     return h && h->ops == &fal_pcap_fal ? h : NULL;
 }
 
-struct fal_pcap_handle *fal_pcap_add(pcap_t *p, const struct fal_pcap_ops *ops) {
-    struct fal_pcap_handle *h = calloc(1, sizeof *h);
+struct fal_pcap_handle *fal_pcap_add(pcap_t *p, const struct fal_pcap_handle *as) {
+    struct fal_pcap_handle *h = malloc(sizeof *h);
     if (!h)
         return NULL;
+    *h = *as;
     h->p = p;
-    h->ops = ops;
-    for (unsigned i = 0; i < FAL_MAX_DEVICES; i++)
-        h->settings[i].group = -1;
     pthread_mutex_lock(&changing);
     struct entry *e = entry_of(NULL);
     if (!e && (e = calloc(1, sizeof *e))) {

@@ -91,8 +91,8 @@ void fal_pcap_fal_break(struct fal_pcap_handle *h);
 struct fal_pcap_handle *fal_pcap_find(const pcap_t *p);
 /* The same, of a fal-poller's. */
 struct fal_pcap_handle *fal_pcap_own(const pcap_t *p);
-/* A new one, for p; NULL: no memory. */
-struct fal_pcap_handle *fal_pcap_add(pcap_t *p, const struct fal_pcap_ops *ops);
+/* A new one, for p, that is otherwise like *as; NULL: no memory. */
+struct fal_pcap_handle *fal_pcap_add(pcap_t *p, const struct fal_pcap_handle *as);
 /* Out of the table, and freed; p is libpcap's to close. */
 void fal_pcap_forget(struct fal_pcap_handle *h);
 

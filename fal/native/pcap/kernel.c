@@ -3,6 +3,7 @@
  * libpcap binds the socket long before it can join, so everything that comes in between lies in its
  * ring.  That is not the member's: so many packets, if they came before it joined, are passed over.
  * SPDX-License-Identifier: BSD-3-Clause */
+#include <limits.h>
 #include <time.h>
 
 #include "handle.h"
@@ -14,7 +15,10 @@ static int join(struct fal_pcap_handle *h, const struct fal_pcap_settings *wante
     struct fal_kernel_device device;
     struct fal_error err;
     if (!fal_kernel_group_device(fd, &device))
-        return fal_pcap_say(h, "fan-out is for packet sockets");
+        return fal_pcap_say(
+            h,
+            "group %d: libpcap captures on '%s' by no packet socket, and only these have fan-out",
+            wanted->group, h->name.device[0].name);
     if (wanted->filter[0])
         return fal_pcap_say(h, "the kernel's groups have no filter: give each program its own, or "
                                "use fal-poller");
@@ -45,6 +49,10 @@ static int activate(struct fal_pcap_handle *h) {
     const struct fal_pcap_settings wanted = h->settings[0];
     if (wanted.caplen && (h->snaplen <= 0 || (uint32_t)h->snaplen > wanted.caplen))
         fal_pcap_real.pcap_set_snaplen(h->p, (int)wanted.caplen);
+    if (wanted.ring) /* as for a fal-poller's, in full frames */
+        fal_pcap_real.pcap_set_buffer_size(h->p, wanted.ring < INT_MAX / FAL_DEFAULT_FRAME_SIZE
+                                                     ? (int)wanted.ring * FAL_DEFAULT_FRAME_SIZE
+                                                     : INT_MAX);
     int status = fal_pcap_real.pcap_activate(h->p);
     if (status < 0 || wanted.group < 0)
         return status;

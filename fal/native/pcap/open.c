@@ -1,11 +1,9 @@
 /* Opening: which handles we have a say in, and what of it is the configuration's.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <errno.h>
 #include <pthread.h>
-#include <string.h>
 
-#include "error.h"
 #include "handle.h"
+#include "tune.h"
 #include "tune.h"
 
 /* ---- configuration --------------------------------------------------------------------------- */
@@ -24,65 +22,63 @@ const struct fal_pcap_config *fal_pcap_configuration(const struct fal_error **er
     return config;
 }
 
-/* What it says of each device; -1 and *err. */
-static int configure(struct fal_pcap_name *name, struct fal_pcap_settings *settings,
-                     struct fal_error *err) {
+/* What it says of each device, whose channels are seen to; -1 and *err. */
+static int configure(struct fal_pcap_handle *h, struct fal_error *err) {
     const struct fal_error *why;
     if (!fal_pcap_configuration(&why)) {
         *err = *why;
         return -1;
     }
-    for (uint32_t i = 0; i < name->devices; i++)
-        if (fal_pcap_config_for(config, name->device[i].key, name->engine, &settings[i], err) < 0 ||
-            fal_pcap_tune("", config, name->device[i].name, err) < 0)
+    for (uint32_t i = 0; i < h->name.devices; i++)
+        if (fal_pcap_config_for(config, h->name.device[i].key, h->name.engine, &h->settings[i],
+                                err) < 0 ||
+            fal_pcap_tune("", config, h->name.device[i].name, err) < 0)
             return -1;
     return 0;
 }
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-static pcap_t *refuse(char *errbuf, const char *why) {
-    snprintf(errbuf, PCAP_ERRBUF_SIZE, "%s", why);
+/* What a handle for `device` is to be.  Returns -1: nothing, as errbuf tells; 0: libpcap's alone. */
+static int decide(const char *device, struct fal_pcap_handle *h, char *errbuf) {
+    const struct fal_error *why;
+    struct fal_error err = {0};
+    *h = (struct fal_pcap_handle){.ops = &fal_pcap_kernel};
+    for (unsigned i = 0; i < FAL_MAX_DEVICES; i++)
+        h->settings[i].group = -1;
+    const char *driver = fal_pcap_configuration(&why) ? fal_pcap_config_driver(config) : "";
+    if (fal_pcap_name_parse(device, driver, &h->name, &err) < 0 ||
+        fal_pcap_engine_check(h->name.engine, &err) < 0) {
+        snprintf(errbuf, PCAP_ERRBUF_SIZE, "%s", err.text);
+        return -1;
+    }
+    if (h->name.engine == FAL_PCAP_FAL)
+        h->ops = &fal_pcap_fal;
+    if (configure(h, &h->wrong) < 0)
+        return 1;
+    const struct fal_pcap_settings *s = &h->settings[0];
+    return h->name.engine != FAL_PCAP_KERNEL || s->group >= 0 || s->caplen || s->ring;
+}
+
+static pcap_t *create(const struct fal_pcap_handle *as, char *errbuf) {
+    bool own = as->ops == &fal_pcap_fal;
+    pcap_t *p = own ? fal_pcap_real.pcap_open_dead(DLT_EN10MB, FAL_PCAP_SNAPLEN)
+                    : fal_pcap_real.pcap_create(as->name.device[0].name, errbuf);
+    if (p && fal_pcap_add(p, as))
+        return p;
+    if (p || own)
+        snprintf(errbuf, PCAP_ERRBUF_SIZE, "no memory for a handle");
+    if (p)
+        fal_pcap_real.pcap_close(p);
     return NULL;
 }
 
-/* Whether libpcap alone will do. */
-static bool is_plain(const struct fal_pcap_name *name, const struct fal_pcap_settings *s) {
-    return name->engine == FAL_PCAP_KERNEL && s->group < 0 && !s->caplen;
-}
-
-/* NULL and *h NULL too: errbuf says why. */
-static pcap_t *create(const char *device, struct fal_pcap_handle **h, char *errbuf) {
-    struct fal_pcap_settings settings[FAL_MAX_DEVICES] = {{.group = -1}};
-    struct fal_pcap_name name;
-    struct fal_error err = {0}, bad = {0};
-    const struct fal_error *why;
-    fal_pcap_configuration(&why);
-    *h = NULL;
-    if (fal_pcap_name_parse(device, config ? fal_pcap_config_driver(config) : "", &name, &err) <
-            0 ||
-        fal_pcap_engine_check(name.engine, &err) < 0)
-        return refuse(errbuf, err.text);
-    if (configure(&name, settings, &bad) == 0 && is_plain(&name, settings))
-        return fal_pcap_real.pcap_create(device, errbuf);
-    bool fal = name.engine == FAL_PCAP_FAL;
-    pcap_t *p = fal ? fal_pcap_real.pcap_open_dead(DLT_EN10MB, FAL_PCAP_SNAPLEN)
-                    : fal_pcap_real.pcap_create(name.device[0].name, errbuf);
-    if (!p)
-        return fal ? refuse(errbuf, "no memory for a handle") : NULL;
-    if (!(*h = fal_pcap_add(p, fal ? &fal_pcap_fal : &fal_pcap_kernel))) {
-        fal_pcap_real.pcap_close(p);
-        return refuse(errbuf, "no memory for a handle");
-    }
-    (*h)->name = name;
-    (*h)->wrong = bad;
-    memcpy((*h)->settings, settings, sizeof settings);
-    return p;
-}
-
 pcap_t *pcap_create(const char *device, char *errbuf) {
-    struct fal_pcap_handle *h;
-    return create(device, &h, errbuf);
+    struct fal_pcap_handle as;
+    int ours = decide(device, &as, errbuf);
+    if (ours == 0)
+        return fal_pcap_real.pcap_create(device, errbuf);
+    return ours < 0 ? NULL : create(&as, errbuf);
 }
 
 /* ---- activate -------------------------------------------------------------------------------- */
@@ -116,12 +112,11 @@ static void say_why(char *errbuf, const char *device, pcap_t *p, int status) {
 }
 
 pcap_t *pcap_open_live(const char *device, int snaplen, int promisc, int timeout, char *errbuf) {
-    struct fal_pcap_handle *h;
-    pcap_t *p = create(device, &h, errbuf);
-    if (p && !h) { /* libpcap's alone: all of it */
-        fal_pcap_real.pcap_close(p);
+    struct fal_pcap_handle as;
+    int ours = decide(device, &as, errbuf);
+    if (ours == 0)
         return fal_pcap_real.pcap_open_live(device, snaplen, promisc, timeout, errbuf);
-    }
+    pcap_t *p = ours < 0 ? NULL : create(&as, errbuf);
     if (!p)
         return NULL;
     pcap_set_snaplen(p, snaplen);
