@@ -44,3 +44,19 @@ def write_pcapng(path: Path, packets: Packets) -> Path:
         parts.append(block(6, head + data))
     path.write_bytes(b"".join(parts))
     return path
+
+
+def read_pcap(path: Path) -> tuple[tuple[int, ...], list[tuple[int, bytes, int]]]:
+    """Read the classic format, as far as it is written: the header's seven fields, the packets."""
+    data = path.read_bytes()
+    if len(data) < 24:
+        return (), []
+    header = struct.unpack_from("<IHHiIII", data)
+    unit, packets, at = 1 if header[0] == 0xA1B23C4D else 1000, [], 24
+    while at + 16 <= len(data):
+        seconds, rest, caplen, length = struct.unpack_from("<IIII", data, at)
+        if at + 16 + caplen > len(data):
+            break
+        packets.append((seconds * 10**9 + rest * unit, data[at + 16 : at + 16 + caplen], length))
+        at += 16 + caplen
+    return header, packets
