@@ -4,7 +4,6 @@
 
 #include "handle.h"
 #include "tune.h"
-#include "tune.h"
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
