@@ -17,25 +17,25 @@ Instruction = tuple[int, int, int, int]  # code, jt, jf, k: as `tcpdump -ddd` pr
 Program = Sequence[Instruction]
 
 SNAPLEN = 262144  # what a filter returns for a match
-NETMASK_UNKNOWN = 0xFFFFFFFF
 
 
 def compile(expression: str) -> list[Instruction]:
     """Compile a pcap expression (see pcap-filter(7)); EINVAL with libpcap's own words."""
-    text, library, made = c_string(expression), libpcap.load("filters"), libpcap.Program()
-    handle = library.pcap_open_dead(libpcap.DLT_EN10MB, SNAPLEN)
+    text, library = c_string(expression), libpcap.load("filters")
+    made = libpcap.ffi().new("struct bpf_program *")
+    handle = library.pcap_open_dead_with_tstamp_precision(
+        libpcap.DLT_EN10MB, SNAPLEN, libpcap.NANOSECONDS
+    )
     if not handle:
         raise FalError(errno.ENOMEM, "no memory for a filter")
     try:
-        if library.pcap_compile(handle, made, text, True, NETMASK_UNKNOWN) < 0:
+        if library.pcap_compile(handle, made, text, True, libpcap.NETMASK_UNKNOWN) < 0:
             why = libpcap.words(library, handle)
             raise FalError(errno.EINVAL, f"filter '{expression}': {why}")
-        instructions = ffi.cast("struct fal_bpf_insn *", made.instructions or 0)
-        program = [(i.code, i.jt, i.jf, i.k) for i in instructions[0 : made.count]]
-        err = ffi.new("struct fal_error *")
-        fault = lib.fal_bpf_check(instructions, made.count, err) < 0
+        program = [(i.code, i.jt, i.jf, i.k) for i in made.bf_insns[0 : made.bf_len]]
         library.pcap_freecode(made)
-        if fault:  # loops ("protochain")
+        err = ffi.new("struct fal_error *")
+        if lib.fal_bpf_check(native(program), len(program), err) < 0:  # loops ("protochain")
             why = ffi.string(err.text).decode()
             raise FalError(errno.EINVAL, f"filter '{expression}': {why}")
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -10,8 +9,6 @@ from pathlib import Path
 
 from fal import libpcap
 from fal.errors import FalError, c_string
-
-END = -2  # of pcap_next_ex
 
 
 def read(path: Path) -> list[bytes]:
@@ -27,19 +24,21 @@ def _wrong(path: Path, what: str) -> FalError:
 
 
 def _frames(path: Path) -> Iterator[bytes]:
-    library, text = libpcap.load("capture files"), ctypes.create_string_buffer(libpcap.TEXT_SIZE)
-    file = library.pcap_open_offline(c_string(os.fspath(path)), text)
+    library, ffi = libpcap.load("capture files"), libpcap.ffi()
+    text = ffi.new("char[]", libpcap.TEXT_SIZE)
+    file = library.pcap_open_offline_with_tstamp_precision(
+        c_string(os.fspath(path)), libpcap.NANOSECONDS, text
+    )
     if not file:
-        why = text.value.decode(errors="replace")
-        raise _wrong(path, why.removeprefix(f"{path}: "))
-    header, data, count = ctypes.POINTER(libpcap.Header)(), ctypes.c_void_p(), 0
+        raise _wrong(path, libpcap.line(text).removeprefix(f"{path}: "))
+    header, data, count = ffi.new("struct pcap_pkthdr **"), ffi.new("unsigned char **"), 0
     try:
         if (kind := library.pcap_datalink(file)) != libpcap.DLT_EN10MB:
             raise _wrong(path, f"its link type is {kind}, not Ethernet ({libpcap.DLT_EN10MB})")
         while (result := library.pcap_next_ex(file, header, data)) == 1:
-            yield ctypes.string_at(data.value or 0, header.contents.caplen)
+            yield ffi.buffer(data[0], header[0].caplen)[:]
             count += 1
-        if result != END:
+        if result != libpcap.END:
             raise _wrong(path, f"after {count} packets: {libpcap.words(library, file)}")
     finally:
         library.pcap_close(file)
