@@ -40,6 +40,7 @@ DLT_EN10MB = libpcap.DLT_EN10MB
 NETMASK_UNKNOWN = libpcap.NETMASK_UNKNOWN
 D_INOUT, D_IN, D_OUT = range(3)  # of setdirection
 
+_BUFFERFUL = 4096  # packets
 _PACKET, _NOTHING = 1, 0  # beside END, what pcap_next_ex returns
 _ERRNOS = {  # of libpcap's codes, where one says more than EINVAL
     -3: errno.ENOTCONN,  # PCAP_ERROR_NOT_ACTIVATED
@@ -207,6 +208,7 @@ class Pcap:
         self._header = self._ffi.new("struct pcap_pkthdr **")
         self._data = self._ffi.new("unsigned char **")
         self._timeout = 0  # milliseconds, 0: for ever
+        self._bufferful = math.inf
         self._nonblock = False
         self._broken = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -251,6 +253,7 @@ class Pcap:
         text = _text()
         if self._lib.pcap_setnonblock(self._handle, 1, text) < 0:
             raise FalError(errno.EOPNOTSUPP, f"{self.device}: {libpcap.line(text)}")
+        self._bufferful = _BUFFERFUL
         self._unit = self._precision()
 
     def close(self) -> None:
@@ -350,9 +353,13 @@ class Pcap:
         return given
 
     def dispatch(self, cnt: int, callback: Callable[[Header, bytes], object]) -> int:
-        """As `loop`, for what is there: it waits for the first packet alone, and only in time."""
+        """As `loop`, for what is there: it waits for the first packet alone, and only in time.
+
+        Of a device it gives 4096 packets at most, lest it never return while more and more come.
+        """
         given, wait = 0, self._wait_ms()
-        while (given < cnt or cnt <= 0) and self._take(wait) == _PACKET:
+        most = cnt if cnt > 0 else self._bufferful
+        while given < most and self._take(wait) == _PACKET:
             given, wait = given + 1, 0
             callback(*self._packet())
         return given

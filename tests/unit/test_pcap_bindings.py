@@ -432,6 +432,13 @@ def test_nothing_comes(quiet):
         assert time.monotonic() - begin < 0.15
 
 
+def test_dispatch_returns_whatever_comes(start_poller):
+    """Packets come faster than Python takes them."""
+    with pcap.open_live(start_poller("made", *NULL).device) as p:
+        for cnt, most in ((0, 4096), (-1, 4096), (100, 100), (5000, 5000)):
+            assert 0 < p.dispatch(cnt, lambda *_: None) <= most
+
+
 WAITS = {
     "loop": "p.loop(0, print)",
     "iteration": "list(p)",
