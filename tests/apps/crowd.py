@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.programs import PROGRAMS, TICKS, TRAFFIC, Program, Seen, port_of
-from support import Namespace, Poller, Veth, ended, run
+from support import Namespace, Poller, Veth, ended, eventually, run
 
 import fal
 
@@ -70,6 +70,7 @@ class Crowd:
         self.veth, self.poller, self.here = veth, poller, here
         self.copies: dict[tuple[str, int], list[Copy]] = {}  # by program, and how many there are
         self.times: list[int] = []  # when each packet was sent, in nanoseconds
+        self.arrived = 0  # when all had arrived
         self.report: dict[str, Any] = {}
 
     # ---- starting ------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ class Crowd:
             here = self.here / str(sum(map(len, self.copies.values())))
             here.mkdir(mode=0o777)
             here.chmod(0o777)
-            (here / "arp.dat").touch()
+            (here / "arp.dat").touch()  # which arpwatch wants to exist
             device, more = self.veth.device, environment | {MARK: here.name}
             if self.poller and program.plain:
                 more["PCAP_DRIVER"] = "fal"
@@ -127,10 +128,14 @@ class Crowd:
         for frame in TRAFFIC:
             self.times.append(time.time_ns())
             self.veth.send(frame)
+        if poller := self.poller:
+            eventually(lambda: poller.look()["link_received"] >= len(TRAFFIC))
+            self.arrived = time.time_ns()
         self.wait_for_all(lambda copies: not self.saw_enough(copies), 20)
-        self.received = time.time_ns()
         if self.poller:
             self.report = self.poller.look()
+        else:
+            self.arrived = time.time_ns()
 
     def saw_enough(self, copies: list[Copy]) -> bool:
         """Whether they have seen what is wanted, all together."""

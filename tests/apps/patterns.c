@@ -1,7 +1,7 @@
 /* Programs in the manner of some that are not installed for the tests: the calls that they make of
  * libpcap, in their order, and nothing else.
  *
- *     patterns PATTERN DEVICE COUNT [FILTER]
+ *     patterns PATTERN DEVICE COUNT FILTER TIMEOUT
  *
  * "ready" is the first line.  Then a line for each packet, "packet 000123 end" of its payload,
  * until there were COUNT; then, of those that wait by themselves, "empty N": how often there was
@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 static pcap_t *p;
-static int wanted, seen, empty, timeout = 100;
+static int wanted, seen, empty, timeout;
 static const char *device, *expression;
 
 static void die(const char *what, const char *why) {
@@ -377,15 +377,14 @@ static const struct {
 };
 
 int main(int argc, char **argv) {
-    if (argc != 5)
+    if (argc != 6)
         return 2;
     device = argv[2];
     wanted = atoi(argv[3]);
     expression = argv[4];
+    timeout = atoi(argv[5]);
     for (size_t i = 0; i < sizeof PATTERNS / sizeof *PATTERNS; i++)
         if (strcmp(PATTERNS[i].name, argv[1]) == 0) {
-            if (PATTERNS[i].run == beside_another)
-                timeout = 0; /* none */
             p = opened();
             set_filter(expression);
             PATTERNS[i].run();

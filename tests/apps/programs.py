@@ -217,13 +217,13 @@ PROGRAMS = {
         keeps=False,
     ),
     "argus": Program(
-        "argus -X -S 1 -i {device} -w {here}/out.argus - udp dst port 5000",
+        "argus -X -S 1 -u nobody -i {device} -w {here}/out.argus - udp dst port 5000",
         of_records,
         PORTS,
         plain=True,
     ),
     "arpwatch": Program(
-        "arpwatch -d -N -F 'ether[11] & 2 == 0' -i {device} -f {here}/arp.dat",
+        "arpwatch -d -N -u arpwatch -F 'ether[11] & 2 == 0' -i {device} -f {here}/arp.dat",
         of_reports,
         HOSTS,
         kernel_mode="lb",  # the kernel's hash is the same for all ARP
