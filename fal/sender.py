@@ -13,7 +13,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -143,7 +143,10 @@ class XdpSender(Sender):
         lib.fal_sender_close(self._sender)
 
 
-VIA = {"socket": PacketSender, "af_xdp": XdpSender}
+VIA: dict[str, Callable[[str, Sequence[bytes]], Sender]] = {
+    "socket": PacketSender,
+    "af_xdp": XdpSender,
+}
 
 
 def packet_socket(device: str) -> socket.socket:
