@@ -1,9 +1,8 @@
 # `make test` and `make demo` do everything on a fresh Debian 12; a second run starts in seconds.
 PYTHON ?= python3
 PACKAGES = python3-venv python3-dev gcc libc6-dev libpcap-dev pkg-config iproute2 procps
-test test-long: PACKAGES += strace systemd spin clang-14 libclang-rt-14-dev libpcap0.8
-# Programs of tests/apps; of their services none captures before somebody configures it.
-test test-long: PACKAGES += tcpdump tshark ngrep tcpstat p0f softflowd argus-server argus-client arpwatch darkstat
+test test-long: PACKAGES += groff-base strace sudo systemd spin clang-14 libclang-rt-14-dev libpcap0.8 \
+  tcpdump tshark ngrep tcpstat p0f softflowd argus-server argus-client arpwatch darkstat
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 C_FILES = $(shell find fal tests -name '*.[ch]')
 # Directories too: they change when a file comes or goes.

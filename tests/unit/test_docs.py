@@ -44,3 +44,21 @@ def test_every_key_of_fal_stat(start_poller) -> None:
 
     with fal.open(poller.device), fal.open(poller.device, group=1):
         assert [key for key in keys(poller.stat()) if f"`{key}`" not in text] == []
+
+
+def test_man_pages() -> None:
+    """Those that are installed, without a warning from groff; each refers to pages that exist."""
+    installed = Path(sys.prefix) / "share" / "man"
+    pages = sorted((ROOT / "docs/man").iterdir())
+    ours = {page.stem for page in pages}
+    for page in pages:
+        there = installed / f"man{page.suffix[1:]}" / page.name
+        assert there.read_text() == page.read_text()
+        done = run("groff", "-man", "-Tutf8", "-wall", "-z", page)
+        assert (done.returncode, done.stderr) == (0, "")
+        also = page.read_text().split(".SH SEE ALSO")[1]
+        named = re.findall(r"^\.BR (\S+) \((\d)", also, re.MULTILINE)
+        assert {name for name, _ in named} & ours
+        assert all(
+            (ROOT / "docs/man" / f"{name}.{n}").exists() for name, n in named if name in ours
+        )
