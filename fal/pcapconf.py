@@ -49,6 +49,11 @@ def _origin(setting: Any) -> str:
     return _text(setting.source) + where
 
 
+def _read() -> Any:
+    err = ffi.new("struct fal_error *")
+    return ffi.gc(checked(lib.fal_pcap_config_read(err), err), lib.fal_pcap_config_free)
+
+
 def _all(config: Any) -> Iterator[Any]:
     i = 0
     while setting := lib.fal_pcap_config_setting(config, i):
@@ -79,13 +84,18 @@ def _of_device(config: Any, device: Any, engine: int) -> Iterator[tuple[str, str
             yield OF_THE_NIC[setting.key] + index, _text(setting.value), _origin(setting)
 
 
+def names_a_group() -> bool:
+    """Return whether file or environment name any group; FalError: they are wrong."""
+    return any(setting.key == lib.FAL_PCAP_GROUP for setting in _all(_read()))
+
+
 def settings(name: str) -> list[Setting]:
     """Return what holds for a device, or for each of several, named as a pcap program would.
 
     FalError: the file or the environment is wrong, or asks for what is not there.
     """
     err, parsed = ffi.new("struct fal_error *"), ffi.new("struct fal_pcap_name *")
-    config = ffi.gc(checked(lib.fal_pcap_config_read(err), err), lib.fal_pcap_config_free)
+    config = _read()
     driver = lib.fal_pcap_config_driver(config)
     checked(lib.fal_pcap_name_parse(c_string(name), driver, parsed, err), err)
     checked(lib.fal_pcap_engine_check(parsed.engine, err), err)
