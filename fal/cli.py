@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import fal
-from fal import captop, gen, modes, stat
+from fal import captop, gen, modes, run, stat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modes.add_command(commands)
     captop.add_command(commands)
     gen.add_command(commands)
+    run.add_command(commands)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `fal stat | head` ends without a word
     try:
