@@ -1,7 +1,9 @@
 /* Opening: which handles we have a say in, and what of it is the configuration's.
  * SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
 #include <pthread.h>
 
+#include "error.h"
 #include "handle.h"
 #include "tune.h"
 
@@ -100,14 +102,15 @@ int pcap_activate(pcap_t *p) {
 /* In libpcap's words. */
 static void say_why(char *errbuf, const char *device, pcap_t *p, int status) {
     const char *words = fal_pcap_real.pcap_geterr(p);
+    const char *state = fal_pcap_real.pcap_statustostr(status);
+    struct fal_error err;
     if (status == PCAP_ERROR)
-        snprintf(errbuf, PCAP_ERRBUF_SIZE, "%s: %.*s", device, PCAP_ERRBUF_SIZE - 3, words);
+        fal_fail(&err, EINVAL, "%s: %s", device, words);
     else if (status == PCAP_ERROR_NO_SUCH_DEVICE || status == PCAP_ERROR_PERM_DENIED)
-        snprintf(errbuf, PCAP_ERRBUF_SIZE, "%s: %s (%.*s)", device,
-                 fal_pcap_real.pcap_statustostr(status), PCAP_ERRBUF_SIZE - 6, words);
+        fal_fail(&err, EINVAL, "%s: %s (%s)", device, state, words);
     else
-        snprintf(errbuf, PCAP_ERRBUF_SIZE, "%s: %s", device,
-                 fal_pcap_real.pcap_statustostr(status));
+        fal_fail(&err, EINVAL, "%s: %s", device, state);
+    snprintf(errbuf, PCAP_ERRBUF_SIZE, "%s", err.text);
 }
 
 pcap_t *pcap_open_live(const char *device, int snaplen, int promisc, int timeout, char *errbuf) {
