@@ -62,15 +62,15 @@ static void *function_of(void *library, const char *name) {
 }
 
 __attribute__((constructor)) static void load(void) {
-    void *library = open_real(), *data;
-    const ElfW(Sym) * symbol;
+    void *library = open_real(), *data, *symbol;
     Dl_info info;
 #define LOAD(name)                      fal_pcap_real.name = function_of(library, #name);
 #define LOAD_FORWARDED(type, name, ...) LOAD(name)
     FAL_PCAP_OWN(LOAD)
     FAL_PCAP_FORWARDED(LOAD_FORWARDED)
     if (library && (data = dlsym(library, "eproto_db")) &&
-        dladdr1(data, &info, (void **)&symbol, RTLD_DL_SYMENT))
-        memcpy(eproto_db, data,
-               symbol->st_size < sizeof eproto_db ? symbol->st_size : sizeof eproto_db);
+        dladdr1(data, &info, &symbol, RTLD_DL_SYMENT)) {
+        size_t size = ((const ElfW(Sym) *)symbol)->st_size;
+        memcpy(eproto_db, data, size < sizeof eproto_db ? size : sizeof eproto_db);
+    }
 }
