@@ -392,6 +392,39 @@ def test_a_member_gets_nothing_from_before(veth, poller, handles):
     assert collect([p], 1) == [[FRAMES[7]]]
 
 
+def test_a_refused_group_changes_nothing(veth, poller, handles):
+    """It still gets everything, and may join another."""
+    p, other = handles(poller.device), handles(poller.device)
+    other.fanout(1, "lb")
+    with pytest.raises(pcap.PcapError, match="group 1 has mode lb"):
+        p.fanout(1, "hash")
+    veth.send(*FRAMES)
+    assert collect([p], len(FRAMES)) == [FRAMES]
+    p.fanout(2, "hash")
+
+
+ANOTHER_GROUP = """
+import sys, pcapcalls as pcap
+p = pcap.opened(sys.argv[1])
+p.read_one()
+for _ in range(2):
+    try:
+        p.fanout(8, "lb")
+    except pcap.PcapError as refused:
+        print(refused.words)
+"""
+
+
+def test_the_configurations_group_is_kept_once_it_is_read(poller):
+    """Also where only the second device is in one."""
+    done = run(
+        *(sys.executable, "-P", "-c", ANOTHER_GROUP, f"{poller.device}^{poller.name}:1"),
+        env=os.environ
+        | {f"PCAP_GROUP_{poller.name}_1": "6", "PYTHONPATH": str(Path(pcap.__file__).parent)},
+    )
+    assert (done.stdout, done.stderr) == ("already in group 6\n" * 2, "")
+
+
 def test_refused_groups(veth, poller, handles, tmp_path):
     p, other = handles(poller.device), handles(poller.device)
     for group, mode, why in (

@@ -29,11 +29,12 @@ static int set_group_filter(const struct fal_pcap_handle *h, const char *express
     return result;
 }
 
-static bool in_a_group(const struct fal_pcap_handle *h) {
-    bool member = false;
-    for (uint32_t i = 0; i < h->name.devices; i++)
-        member |= h->settings[i].group >= 0;
-    return member;
+/* The first device's that is in one; -1: none is. */
+static int32_t group_of(const struct fal_pcap_handle *h) {
+    int32_t group = -1;
+    for (uint32_t i = 0; i < h->name.devices && group < 0; i++)
+        group = h->settings[i].group;
+    return group;
 }
 
 /* Each device's group; everywhere or nowhere. */
@@ -106,43 +107,11 @@ static int activate(struct fal_pcap_handle *h) {
         fal_close(h->socket);
         h->socket = fal_open(slots ? slots : wished, &err);
         if (h->socket && attach(h, &err) == 0)
-            return in_a_group(h) ? 0 : start(h);
+            return group_of(h) >= 0 ? 0 : start(h);
     } while (err.code == ENOSPC && !slots && (wished /= 2) >= FAL_DEFAULT_RING);
     fal_pcap_fail(h, &err);
     return status_of(err.code);
 }
-
-/* What lies in the ring of one in no group is everything: it goes with the ring, unless the program
- * has its descriptor. */
-static int fanout(struct fal_pcap_handle *h, const struct fal_pcap_settings *wanted) {
-    struct fal_pcap_settings before[FAL_MAX_DEVICES];
-    struct fal_error err;
-    bool member = in_a_group(h);
-    int result;
-    memcpy(before, h->settings, sizeof before);
-    for (uint32_t i = 0; i < h->name.devices; i++)
-        h->settings[i] = *wanted;
-    if (member && h->started)
-        return fal_pcap_say(h, "already in group %d", before[0].group);
-    if (!member && !h->watched) {
-        fal_detach(h->socket, NULL);
-        h->started = false;
-        h->taken = h->done = 0;
-        result = attach(h, &err);
-    } else {
-        if (member)
-            fal_leave(h->socket, NULL);
-        result = join(h, &err);
-    }
-    if (result == 0)
-        return 0;
-    memcpy(h->settings, before, sizeof before);
-    if (member)
-        join(h, NULL);
-    return fal_pcap_fail(h, &err);
-}
-
-/* ---- reading --------------------------------------------------------------------------------- */
 
 /* What the program has had of the last batch goes back; the rest, if it left it by a jump, comes
  * again. */
@@ -151,6 +120,39 @@ static void settle(struct fal_pcap_handle *h) {
         fal_release_first(h->socket, h->done);
     h->done = 0;
 }
+
+/* Into the groups that h->settings say.  What lies in the ring of one in no group is everything: it
+ * goes with the ring, unless the program has its descriptor. */
+static int regroup(struct fal_pcap_handle *h, bool member, struct fal_error *err) {
+    if (member)
+        fal_leave(h->socket, NULL);
+    if (member || h->watched)
+        return join(h, err);
+    fal_detach(h->socket, NULL);
+    h->started = false;
+    h->taken = 0;
+    return attach(h, err);
+}
+
+static int fanout(struct fal_pcap_handle *h, const struct fal_pcap_settings *wanted) {
+    struct fal_pcap_settings before[FAL_MAX_DEVICES];
+    struct fal_error err;
+    bool member = group_of(h) >= 0;
+    if (member && h->started)
+        return fal_pcap_say(h, "already in group %d", group_of(h));
+    settle(h);
+    memcpy(before, h->settings, sizeof before);
+    for (uint32_t i = 0; i < h->name.devices; i++)
+        h->settings[i] = *wanted;
+    if (regroup(h, member, &err) == 0)
+        return 0;
+    memcpy(h->settings, before, sizeof before);
+    if (regroup(h, member, NULL) == 0 && !member)
+        start(h); /* it goes on as it was */
+    return fal_pcap_fail(h, &err);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Whether the program gets the packet that begins here. */
 static bool take(struct fal_pcap_handle *h, const struct fal_desc *d) {
