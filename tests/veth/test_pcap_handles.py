@@ -117,6 +117,42 @@ def test_every_way_to_read(veth, poller, handles):
     assert p.counts() == (len(FRAMES), 0, 0)
 
 
+def read_with(p, at_the_fifth):
+    """Return what one pcap_dispatch gives whose callback does this, too: it gets the list."""
+    got = []
+
+    def take(_, header, data):
+        got.append(ctypes.string_at(data, header.contents.caplen))
+        if len(got) == 5:
+            at_the_fifth(got)
+
+    p.dispatch(-1, pcap.CALLBACK(take), None)
+    return got
+
+
+@pytest.mark.parametrize("by", ["dispatch", "next_ex"])
+def test_a_callback_that_reads(veth, poller, handles, by):
+    """Each packet once, and in order."""
+    p = handles(poller.device)
+    veth.send(*FRAMES)
+    eventually(lambda: p.counts()[0] == len(FRAMES))
+
+    def read(got):
+        got += [data for _, data in (p.read(3) if by == "dispatch" else [p.read_one()])]
+
+    assert read_with(p, read) == FRAMES
+
+
+def test_a_callback_that_sets_a_filter(veth, poller, handles):
+    """It holds for the next packet, as with libpcap."""
+    p = handles(poller.device)
+    veth.send(*FRAMES)
+    eventually(lambda: p.counts()[0] == len(FRAMES))
+    got = read_with(p, lambda _: p.filter("udp src port 1007"))
+    assert got == FRAMES[:5] + FRAMES[7::FLOWS]
+    assert p.counts() == (len(got), 0, 0)
+
+
 def test_nothing_there(poller, handles):
     """It waits as long as it was told to, or not at all."""
     p = handles(poller.device, timeout=200)
@@ -387,6 +423,16 @@ def test_a_member_gets_nothing_from_before(veth, poller, handles):
     eventually(lambda: p.counts()[0] == len(FRAMES))
     p.fanout(5, None)
     assert poller.group(5)["mode"] == "hash"
+    assert p.read() == []
+    veth.send(FRAMES[7])
+    assert collect([p], 1) == [[FRAMES[7]]]
+
+
+def test_a_callback_that_joins(veth, poller, handles):
+    p = handles(poller.device)
+    veth.send(*FRAMES)
+    eventually(lambda: p.counts()[0] == len(FRAMES))
+    assert read_with(p, lambda _: p.fanout(5, "hash")) == FRAMES[:5]
     assert p.read() == []
     veth.send(FRAMES[7])
     assert collect([p], 1) == [[FRAMES[7]]]

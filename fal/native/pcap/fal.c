@@ -188,8 +188,9 @@ static int receive(struct fal_pcap_handle *h, uint32_t most, struct fal_batch *b
     return n;
 }
 
-/* What is there, up to `most` packets, and no more than a ring may hold, so that it ends.  Returns
- * how many the program got. */
+/* What is there, up to `most` packets, and no more than a ring may hold, so that it ends.  A callback
+ * may read, too, or set a filter, or join a group: then the rest of the batch went back, and comes
+ * again as it is to be.  Returns how many the program got. */
 static int deliver(struct fal_pcap_handle *h, uint32_t most, pcap_handler callback, u_char *user) {
     struct fal_batch batch;
     uint32_t count = 0, seen = 0;
@@ -201,7 +202,7 @@ static int deliver(struct fal_pcap_handle *h, uint32_t most, pcap_handler callba
         if (n == 0)
             break;
         seen += batch.count;
-        for (uint32_t i = 0; i < batch.count && !h->broken; i++) {
+        for (uint32_t i = 0; i < batch.count && h->done == i && !h->broken; i++) {
             h->done = i + 1;
             if (!take(h, &batch.packets[i]))
                 continue;
@@ -276,7 +277,6 @@ static int dispatch(struct fal_pcap_handle *h, int count, pcap_handler callback,
     }
 }
 
-/* The packet stays the program's until the next read. */
 static int next_ex(struct fal_pcap_handle *h, struct pcap_pkthdr **header, const u_char **data) {
     struct fal_batch batch;
     struct timespec end = {0};
@@ -295,6 +295,7 @@ static int next_ex(struct fal_pcap_handle *h, struct pcap_pkthdr **header, const
         h->done = batch.count;
         *header = &h->header;
         *data = packet(h, &batch, 0);
+        settle(h);
         return *data ? 1 : fal_pcap_say(h, "no memory for a packet");
     }
 }
@@ -339,6 +340,7 @@ int fal_pcap_fal_fileno(struct fal_pcap_handle *h) {
 
 int fal_pcap_fal_setfilter(struct fal_pcap_handle *h, const struct bpf_program *program) {
     struct fal_error err;
+    settle(h);
     return fal_setfilter(h->socket, (const struct fal_bpf_insn *)program->bf_insns, program->bf_len,
                          &err) < 0
                ? fal_pcap_fail(h, &err)
