@@ -8,18 +8,12 @@
 
 /* ---- before activation ----------------------------------------------------------------------- */
 
-static bool too_late(struct fal_pcap_handle *h) {
-    if (h->active)
-        fal_pcap_say(h, "can't perform  operation on activated capture");
-    return h->active;
-}
-
 #define SETTER(function, statement)                                                                \
     int function(pcap_t *p, int value) {                                                           \
         struct fal_pcap_handle *h = fal_pcap_own(p);                                               \
         if (!h)                                                                                    \
             return fal_pcap_real.function(p, value);                                               \
-        if (too_late(h))                                                                           \
+        if (fal_pcap_too_late(h))                                                                  \
             return PCAP_ERROR_ACTIVATED;                                                           \
         statement;                                                                                 \
         return 0;                                                                                  \
@@ -42,7 +36,7 @@ SETTER(pcap_set_protocol_linux, if (value && value != ETH_P_ALL) return fal_pcap
 
 int pcap_set_snaplen(pcap_t *p, int snaplen) {
     struct fal_pcap_handle *h = fal_pcap_find(p);
-    if (h && too_late(h))
+    if (h && fal_pcap_too_late(h))
         return PCAP_ERROR_ACTIVATED;
     if (h)
         h->snaplen = snaplen;
@@ -84,14 +78,6 @@ int pcap_getnonblock(pcap_t *p, char *errbuf) {
 
 /* ---- done ------------------------------------------------------------------------------------ */
 
-/* The handle of ours, if it is active; else what to return is in *result. */
-static bool is_ready(struct fal_pcap_handle *h, int *result) {
-    *result = PCAP_ERROR_NOT_ACTIVATED;
-    if (!h->active)
-        fal_pcap_say(h, "This handle hasn't been activated yet");
-    return h->active;
-}
-
 int pcap_setnonblock(pcap_t *p, int nonblock, char *errbuf) {
     struct fal_pcap_handle *h = fal_pcap_own(p);
     if (!h)
@@ -105,7 +91,7 @@ int pcap_setdirection(pcap_t *p, pcap_direction_t direction) {
     int result;
     if (!h)
         return fal_pcap_real.pcap_setdirection(p, direction);
-    if (!is_ready(h, &result))
+    if (!fal_pcap_active(h, &result))
         return result;
     if (direction != PCAP_D_INOUT && direction != PCAP_D_IN && direction != PCAP_D_OUT)
         return fal_pcap_say(h, "Invalid direction");
@@ -118,7 +104,7 @@ int pcap_setfilter(pcap_t *p, struct bpf_program *program) {
     int result;
     if (!h)
         return fal_pcap_real.pcap_setfilter(p, program);
-    if (!is_ready(h, &result))
+    if (!fal_pcap_active(h, &result))
         return result;
     if (!program || !program->bf_len)
         return fal_pcap_say(h, "setfilter: No filter specified");
@@ -127,7 +113,7 @@ int pcap_setfilter(pcap_t *p, struct bpf_program *program) {
 
 static int inject(struct fal_pcap_handle *h, const void *frame, size_t size) {
     int result;
-    return is_ready(h, &result) ? fal_pcap_fal_inject(h, frame, size) : result;
+    return fal_pcap_active(h, &result) ? fal_pcap_fal_inject(h, frame, size) : result;
 }
 
 int pcap_inject(pcap_t *p, const void *frame, size_t size) {

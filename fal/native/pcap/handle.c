@@ -80,3 +80,16 @@ int fal_pcap_say(const struct fal_pcap_handle *h, const char *format, ...) {
 int fal_pcap_fail(const struct fal_pcap_handle *h, const struct fal_error *err) {
     return fal_pcap_say(h, "%s", err->text);
 }
+
+bool fal_pcap_active(const struct fal_pcap_handle *h, int *result) {
+    *result = PCAP_ERROR_NOT_ACTIVATED;
+    if (!h->active)
+        fal_pcap_say(h, "This handle hasn't been activated yet");
+    return h->active;
+}
+
+bool fal_pcap_too_late(const struct fal_pcap_handle *h) {
+    if (h->active)
+        fal_pcap_say(h, "can't perform  operation on activated capture");
+    return h->active;
+}

@@ -101,4 +101,9 @@ int fal_pcap_fail(const struct fal_pcap_handle *h, const struct fal_error *err);
 __attribute__((format(printf, 2, 3))) int fal_pcap_say(const struct fal_pcap_handle *h,
                                                        const char *format, ...);
 
+/* Whether it is active; if not it says so, and *result is PCAP_ERROR_NOT_ACTIVATED. */
+bool fal_pcap_active(const struct fal_pcap_handle *h, int *result);
+/* Whether it is, and can be set no more, which it says. */
+bool fal_pcap_too_late(const struct fal_pcap_handle *h);
+
 #endif

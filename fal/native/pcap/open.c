@@ -88,10 +88,8 @@ int pcap_activate(pcap_t *p) {
     struct fal_pcap_handle *h = fal_pcap_find(p);
     if (!h)
         return fal_pcap_real.pcap_activate(p);
-    if (h->active) {
-        fal_pcap_say(h, "can't perform  operation on activated capture");
+    if (fal_pcap_too_late(h))
         return PCAP_ERROR_ACTIVATED;
-    }
     if (h->wrong.code)
         return fal_pcap_fail(h, &h->wrong);
     int status = h->ops->activate(h);

@@ -2,21 +2,12 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "handle.h"
 
-/* The handle to read; NULL and *result: not yet. */
-static struct fal_pcap_handle *active(struct fal_pcap_handle *h, int *result) {
-    *result = PCAP_ERROR_NOT_ACTIVATED;
-    if (h->active)
-        return h;
-    fal_pcap_say(h, "This handle hasn't been activated yet");
-    return NULL;
-}
-
 int pcap_dispatch(pcap_t *p, int count, pcap_handler callback, u_char *user) {
     struct fal_pcap_handle *h = fal_pcap_find(p);
     if (!h)
         return fal_pcap_real.pcap_dispatch(p, count, callback, user);
     int n;
-    if (active(h, &n) && (n = h->ops->dispatch(h, count, callback, user)) == FAL_PCAP_OVER)
+    if (fal_pcap_active(h, &n) && (n = h->ops->dispatch(h, count, callback, user)) == FAL_PCAP_OVER)
         n = PCAP_ERROR_BREAK; /* 0 would say that nothing came in time, and be asked again */
     return n;
 }
@@ -27,7 +18,7 @@ int pcap_loop(pcap_t *p, int count, pcap_handler callback, u_char *user) {
     if (!h)
         return fal_pcap_real.pcap_loop(p, count, callback, user);
     int n, left = count;
-    if (!active(h, &n))
+    if (!fal_pcap_active(h, &n))
         return n;
     do {
         n = h->ops->dispatch(h, left, callback, user);
@@ -41,7 +32,7 @@ int pcap_next_ex(pcap_t *p, struct pcap_pkthdr **header, const u_char **data) {
     if (!h)
         return fal_pcap_real.pcap_next_ex(p, header, data);
     int n;
-    if (active(h, &n) && (n = h->ops->next_ex(h, header, data)) == FAL_PCAP_OVER)
+    if (fal_pcap_active(h, &n) && (n = h->ops->next_ex(h, header, data)) == FAL_PCAP_OVER)
         n = PCAP_ERROR_BREAK;
     return n;
 }
@@ -70,5 +61,5 @@ int pcap_stats(pcap_t *p, struct pcap_stat *stats) {
     int n;
     if (!h)
         return fal_pcap_real.pcap_stats(p, stats);
-    return active(h, &n) ? h->ops->stats(h, stats) : n;
+    return fal_pcap_active(h, &n) ? h->ops->stats(h, stats) : n;
 }
