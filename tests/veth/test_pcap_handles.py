@@ -471,6 +471,19 @@ def test_the_configurations_group_is_kept_once_it_is_read(poller):
     assert (done.stdout, done.stderr) == ("already in group 6\n" * 2, "")
 
 
+def test_a_groups_filter_that_cannot_be_compiled(poller, tmp_path):
+    """It is said where it stands."""
+    config = tmp_path / "pcap.conf"
+    config.write_text("group = 1\nfilter@1 = udp or\n")
+    done = run(
+        *(sys.executable, "-P", "-c", "import sys, pcapcalls; pcapcalls.opened(sys.argv[1])"),
+        poller.device,
+        env=os.environ
+        | {"PCAP_CONFIG": str(config), "PYTHONPATH": str(Path(pcap.__file__).parent)},
+    )
+    assert f"{config}:2:12: can't parse filter expression" in done.stderr
+
+
 def test_refused_groups(veth, poller, handles, tmp_path):
     p, other = handles(poller.device), handles(poller.device)
     for group, mode, why in (

@@ -85,6 +85,11 @@ wrong(const struct fal_pcap_setting *s, struct fal_error *err, const char *forma
     return fal_fail(err, EINVAL, "%s: %s", end_of(s->source), what);
 }
 
+int fal_pcap_setting_wrong(const struct fal_pcap_setting *s, const char *what,
+                           struct fal_error *err) {
+    return wrong(s, err, "%s", what);
+}
+
 /* ---- values ---------------------------------------------------------------------------------- */
 
 /* Reads digits, and moves behind them; false: there are none, or they come to more than `most`. */

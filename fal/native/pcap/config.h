@@ -86,6 +86,10 @@ const char *fal_pcap_config_driver(const struct fal_pcap_config *c);
  * them.  NULL: there are no more. */
 const struct fal_pcap_setting *fal_pcap_config_setting(const struct fal_pcap_config *c, uint32_t i);
 
+/* -1 and *err EINVAL, where it is said in front, for who finds out only later what is wrong. */
+int fal_pcap_setting_wrong(const struct fal_pcap_setting *s, const char *what,
+                           struct fal_error *err);
+
 /* Whether it is said of this very device. */
 int fal_pcap_setting_names(const struct fal_pcap_setting *s, const char *device);
 

@@ -15,14 +15,13 @@
 
 /* ---- activation ------------------------------------------------------------------------------ */
 
-static int set_group_filter(const struct fal_pcap_handle *h, const char *expression,
+static int set_group_filter(const struct fal_pcap_handle *h, const struct fal_pcap_settings *s,
                             struct fal_error *err) {
     struct bpf_program program;
-    if (!expression[0])
+    if (!s->from_filter)
         return fal_set_group_filter(h->socket, NULL, 0, err);
-    if (fal_pcap_real.pcap_compile(h->p, &program, expression, 1, PCAP_NETMASK_UNKNOWN) < 0)
-        return fal_fail(err, EINVAL, "the group's filter '%s': %s", expression,
-                        fal_pcap_real.pcap_geterr(h->p));
+    if (fal_pcap_real.pcap_compile(h->p, &program, s->filter, 1, PCAP_NETMASK_UNKNOWN) < 0)
+        return fal_pcap_setting_wrong(s->from_filter, fal_pcap_real.pcap_geterr(h->p), err);
     int result = fal_set_group_filter(h->socket, (const struct fal_bpf_insn *)program.bf_insns,
                                       program.bf_len, err);
     fal_pcap_real.pcap_freecode(&program);
@@ -41,7 +40,7 @@ static int32_t group_of(const struct fal_pcap_handle *h) {
 static int join(const struct fal_pcap_handle *h, struct fal_error *err) {
     for (uint32_t i = 0; i < h->name.devices; i++) {
         const struct fal_pcap_settings *s = &h->settings[i];
-        if (s->group >= 0 && (set_group_filter(h, s->filter, err) < 0 ||
+        if (s->group >= 0 && (set_group_filter(h, s, err) < 0 ||
                               fal_join_device(h->socket, i, s->group, s->fanout, err) < 0)) {
             fal_leave(h->socket, NULL);
             return -1;

@@ -19,9 +19,6 @@ static int join(struct fal_pcap_handle *h, const struct fal_pcap_settings *wante
             h,
             "group %d: libpcap captures on '%s' by no packet socket, and only these have fan-out",
             wanted->group, h->name.device[0].name);
-    if (wanted->filter[0])
-        return fal_pcap_say(h, "the kernel's groups have no filter: give each program its own, or "
-                               "use fal-poller");
     /* From the last look to the join packets may come to two members: no step more than must be. */
     if (fal_pcap_real.pcap_stats(h->p, &h->before) < 0)
         return PCAP_ERROR;
