@@ -5,8 +5,7 @@
 #include <string.h>
 
 #include "bpf.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fal_error err = {0};
@@ -21,11 +20,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         memcpy(packet, data + 1 + length, size - 1 - length);
     if (fal_bpf_check(program, (uint32_t)count, &err) == 0) {
         uint32_t caplen = (uint32_t)(size - 1 - length);
-        if (fal_bpf_run(program, packet, caplen, caplen) !=
-            fal_bpf_run(program, packet, caplen, caplen))
-            abort(); /* the memory that a program begins with is the same each time */
-    } else if (err.code <= 0 || !memchr(err.text, 0, sizeof err.text) || !err.text[0]) {
-        abort();
+        /* the memory that a program begins with is the same each time */
+        CHECK(fal_bpf_run(program, packet, caplen, caplen) ==
+              fal_bpf_run(program, packet, caplen, caplen));
+    } else {
+        CHECK(err.code > 0 && memchr(err.text, 0, sizeof err.text) && err.text[0]);
     }
     free(packet);
     free(program);

@@ -11,13 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(truth)                                                                               \
-    do                                                                                             \
-        if (!(truth))                                                                              \
-            abort();                                                                               \
-    while (0)
+#include "fuzz.h"
 
 static void check_error(const struct fal_error *err) {
     CHECK(err->code > 0 && err->text[0] && memchr(err->text, 0, sizeof err->text));

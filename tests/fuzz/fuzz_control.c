@@ -12,13 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(truth)                                                                               \
-    do                                                                                             \
-        if (!(truth))                                                                              \
-            abort();                                                                               \
-    while (0)
+#include "fuzz.h"
 
 static void say(int fd, const uint8_t *bytes, size_t size, uint32_t descriptors) {
     union {

@@ -5,11 +5,10 @@
 #include <stdlib.h>
 
 #include "defrag.h"
+#include "fuzz.h"
 
 #define DATAGRAMS 16
 #define GROUPS    4
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct {
@@ -35,8 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                        now_ns - known[group][which].seen_ns < FAL_DEFRAG_NS &&
                        !(first && known[group][which].first);
         uint32_t expected = decided ? known[group][which].hash : first ? flow.whole : flow.hash;
-        if (!d->evicted && hash != expected)
-            abort();
+        CHECK(d->evicted || hash == expected);
         known[group][which].first = first || (decided && known[group][which].first);
         known[group][which].hash = hash;
         known[group][which].seen_ns = now_ns;

@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "flow.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static void swap(uint8_t *a, uint8_t *b, size_t size) {
     for (; size; size--, a++, b++) {
@@ -68,8 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fal_flow(frame, (uint32_t)size, seed, hash, &there);
     if (!(hash & (FAL_HASH_INNER | FAL_HASH_ICMP)) && mirror(frame, size)) {
         fal_flow(frame, (uint32_t)size, seed, hash, &back);
-        if (there.hash != back.hash || there.flags != back.flags || there.whole != back.whole)
-            abort();
+        CHECK(there.hash == back.hash && there.flags == back.flags && there.whole == back.whole);
     }
     free(frame);
     return 0;

@@ -7,13 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define CHECK(truth)                                                                               \
-    do                                                                                             \
-        if (!(truth))                                                                              \
-            abort();                                                                               \
-    while (0)
+#include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const drivers[] = {"", "fal", "tpacket", "pfring", "zc", "pfq", "other"};
