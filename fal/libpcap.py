@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from fal.errors import FalError
 
 LIBRARY = "libpcap.so.0.8"
+FAL_LIBRARY = Path(__file__).parent / "lib" / "pcap" / LIBRARY  # FAL's own, of the same name
 DLT_EN10MB = 1  # Ethernet
 NETMASK_UNKNOWN = 0xFFFFFFFF
 TEXT_SIZE = 256  # PCAP_ERRBUF_SIZE

@@ -24,17 +24,16 @@ import select
 import socket
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from fal import libpcap
 from fal.errors import FalError, c_string
 from fal.libpcap import END
 
-LIBRARY = Path(__file__).parent / "lib" / "pcap" / "libpcap.so.0.8"
 MAX_SNAPLEN = 262144
 DLT_EN10MB = libpcap.DLT_EN10MB
 NETMASK_UNKNOWN = libpcap.NETMASK_UNKNOWN
@@ -87,9 +86,9 @@ class Stats(NamedTuple):
 @cache
 def _lib() -> Any:
     try:
-        return libpcap.ffi().dlopen(str(LIBRARY))
+        return libpcap.ffi().dlopen(str(libpcap.FAL_LIBRARY))
     except OSError as e:
-        raise FalError(errno.ELIBACC, f"cannot load {LIBRARY}: {e}") from None
+        raise FalError(errno.ELIBACC, f"cannot load {libpcap.FAL_LIBRARY}: {e}") from None
 
 
 def _text() -> Any:
@@ -193,7 +192,23 @@ class Filter:
         return bool(_lib().pcap_offline_filter(self._program, header, data))
 
 
-class Pcap:
+class _Closed(ABC):
+    """Closed at the end of a `with`, and when nobody has it any more."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Pcap(_Closed):
     """A handle, of a device or a file.  One thread at a time uses it; each may have its own.
 
     All but `breakloop`, which any thread and any signal handler may call.
@@ -262,15 +277,6 @@ class Pcap:
             self._ffi.release(handle)
             os.close(self._wake)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
     @property
     def closed(self) -> bool:
         return not self._handle
@@ -310,6 +316,7 @@ class Pcap:
     ) -> Filter:
         """Compile a pcap expression (pcap-filter(7)) for this handle's link type."""
         program = self._ffi.new("struct bpf_program *")
+        self.datalink()  # of a handle that is not active pcap_compile gives no code of its own
         self._check(
             self._lib.pcap_compile(self._alive(), program, c_string(expression), optimize, netmask)
         )
@@ -473,7 +480,7 @@ class Pcap:
         return Dumper(os.fspath(path), dumper, self._unit)
 
 
-class Dumper:
+class Dumper(_Closed):
     """A capture file that is being written, made by `Pcap.dump_open`; outlives its handle."""
 
     def __init__(self, path: str, dumper: Any, unit: int) -> None:
@@ -504,12 +511,3 @@ class Dumper:
             finally:
                 dumper, self._dumper = self._dumper, None
                 _lib().pcap_dump_close(dumper)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()

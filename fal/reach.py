@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fal.errors import FalError
+from fal.libpcap import FAL_LIBRARY
 
-LIBRARY = Path(__file__).parent / "lib" / "pcap" / "libpcap.so.0.8"
 LINE_SIZE, SCRIPTS = 256, 5  # as the kernel: the length of a #! line, and how many follow another
 # Of ELF with 64 bits: where the program headers are; the size and number of them; one of them.
 HEADERS, SIZES, HEADER = struct.Struct("=Q"), struct.Struct("=2H"), struct.Struct("=2I4Q")
@@ -132,9 +132,9 @@ def means(program: str) -> str:
         return done.stdout, done.stderr
 
     listed, complaint = loads()
-    if f"{LIBRARY} (" not in listed:
+    if f"{FAL_LIBRARY} (" not in listed:
         first = (complaint or listed).strip().partition("\n")[0]
-        raise FalError(errno.ELIBACC, f"{program} starts without {LIBRARY}: {first}")
+        raise FalError(errno.ELIBACC, f"{program} starts without {FAL_LIBRARY}: {first}")
     if links := re.search(r"^\s*(libpcap\.so\S*) => ", loads(LD_PRELOAD="")[0], re.MULTILINE):
         return f"links {links[1]}, in the place of which it has FAL's"
     return (

@@ -14,6 +14,7 @@ from fal import copies, modes, pcapconf, reach
 from fal.arguments import at_least, cpu_list
 from fal.bindings import lib
 from fal.errors import FalError
+from fal.libpcap import FAL_LIBRARY
 
 COPIES = 1024  # at most
 SHELL = {errno.ENOENT: 127, errno.EACCES: 126, errno.ENOEXEC: 126}  # what a shell would return
@@ -22,15 +23,15 @@ SETTINGS = ("driver", "group", "fanout", "caplen", "config")
 
 def prepare(options: argparse.Namespace) -> None:
     """Make our environment what the program is to have."""
-    library, places = str(reach.LIBRARY), (":", " ", ";", "$")
-    if not reach.LIBRARY.exists():
+    library, places = str(FAL_LIBRARY), (":", " ", ";", "$")
+    if not FAL_LIBRARY.exists():
         raise FalError(errno.ELIBACC, f"{library} is not there: install FAL again")
     if any(place in library for place in places):
         raise FalError(
             errno.ELIBACC,
             f"LD_PRELOAD cannot name {library}: install FAL where no space, ':', ';' or '$' is",
         )
-    for name, first in (("LD_PRELOAD", library), ("LD_LIBRARY_PATH", str(reach.LIBRARY.parent))):
+    for name, first in (("LD_PRELOAD", library), ("LD_LIBRARY_PATH", str(FAL_LIBRARY.parent))):
         os.environ[name] = ":".join(filter(None, (first, os.environ.get(name))))
     if options.group is not None:
         os.environ.pop("PCAP_DEF_GROUP", None)  # its other name

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, byref, c_char_p, c_long, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
-import fal
+from support import Namespace
 
-LIBRARY = Path(fal.__file__).parent / "lib" / "pcap" / "libpcap.so.0.8"
+from fal.libpcap import FAL_LIBRARY as LIBRARY
+
 ERROR, BREAK, NO_SUCH_DEVICE, ACTIVATED, NOT_ACTIVATED = -1, -2, -5, -4, -3
 INOUT, IN, OUT = 0, 1, 2  # pcap_direction_t
 MICRO, NANO = 0, 1
@@ -129,6 +133,18 @@ class Handle:
         stat = Stat()
         self.stats(byref(stat))
         return stat.recv, stat.drop, stat.ifdrop
+
+
+def started(inside: Namespace, program: str, device: str, config: Path) -> subprocess.Popen[str]:
+    """Start a Python program that may import this, in a namespace, configured by a file of ours."""
+    here = {"PYTHONPATH": str(Path(__file__).parent), "PCAP_CONFIG": str(config)}
+    return subprocess.Popen(
+        inside.command(sys.executable, "-P", "-c", program, device),
+        env=os.environ | here,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def opened(device: str, snaplen: int = 65535, timeout: int = 100) -> Handle:

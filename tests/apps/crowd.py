@@ -18,9 +18,8 @@ from typing import Any
 from apps.programs import PROGRAMS, TICKS, TRAFFIC, Program, Seen, port_of
 from support import Namespace, Poller, Veth, ended, eventually, run
 
-import fal
+from fal.libpcap import FAL_LIBRARY as LIBRARY
 
-LIBRARY = Path(fal.__file__).parent / "lib/pcap/libpcap.so.0.8"
 MARK = "FAL_TEST_COPY"  # in the environment of all that a copy starts
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pcapcalls
 import pytest
@@ -185,14 +183,7 @@ def test_a_program_that_says_it_itself(veths, pollers, by, tmp_path):
     config.write_text(f"group = 7\nfanout@9 = lb\n{filtered}")
     veth, poller = veths[0], pollers[0]
     device = poller.device if by == "fal" else veth.device
-    process = subprocess.Popen(
-        [*veth.inside.command(sys.executable), "-P", "-c", EXPLICIT, device],
-        env=os.environ
-        | {"PCAP_CONFIG": str(config), "PYTHONPATH": str(Path(pcapcalls.__file__).parent)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = pcapcalls.started(veth.inside, EXPLICIT, device, config)
     try:
         if by == "fal":
             wait_started(poller, g9=1)

@@ -3,9 +3,8 @@
 import subprocess
 from pathlib import Path
 
-import fal
+from fal.libpcap import FAL_LIBRARY as OURS
 
-OURS = Path(fal.__file__).parent / "lib" / "pcap" / "libpcap.so.0.8"
 THE_PAPERS = {"pcap_fanout", "pcap_set_channels", "pcap_get_channels", "pcap_irq_lookup"}
 THE_PAPERS |= {f"pcap_irq_{way}affinity" for way in ("set", "get")}
 THE_PAPERS |= {

@@ -340,8 +340,8 @@ def test_refusals(p, quiet):
 
 def test_a_missing_library_is_said_in_one_line():
     program = """
-        from fal import pcap, FalError
-        pcap.LIBRARY = "/nowhere/libpcap.so.0.8"
+        from fal import FalError, libpcap, pcap
+        libpcap.FAL_LIBRARY = "/nowhere/libpcap.so.0.8"
         try:
             pcap.lib_version()
         except FalError as e:

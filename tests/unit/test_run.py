@@ -19,10 +19,9 @@ from pathlib import Path
 import pytest
 from support import BIN, NOBODY, eventually, run
 
-import fal
+from fal.libpcap import FAL_LIBRARY as LIBRARY
 
 FAL = BIN / "fal"
-LIBRARY = Path(fal.__file__).parent / "lib/pcap/libpcap.so.0.8"
 TCPDUMP = "fal run -- tcpdump -i DEVICE -U -w -"
 SHARED = ("--group", "7")
 
