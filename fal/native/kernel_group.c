@@ -53,6 +53,10 @@ static int fanout_of(const struct fal_kernel_group *g, struct fal_fanout *f,
                         "fal-poller");
     if (g->instructions && (!g->mode[0] || f->mode != FAL_MODE_CBPF))
         return fal_fail(err, EINVAL, "only mode cbpf takes a program (name it)");
+    /* The kernel would make such a group, and give all to its first member. */
+    if (g->mode[0] && f->mode == FAL_MODE_CBPF && !g->instructions)
+        return fal_fail(err, EINVAL,
+                        "mode cbpf wants a program (name no mode, to join a group that has one)");
     return 0;
 }
 

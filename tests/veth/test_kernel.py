@@ -193,11 +193,13 @@ def test_joining_later(veth, opened):
         ("cbpf", [(0x60, 0, 0, 0), (0x16, 0, 0, 0)], "does not take the program"),  # ld M[0]
         ("hash", BYTE, "only mode cbpf takes a program"),
         (None, BYTE, "only mode cbpf takes a program"),
+        ("cbpf", None, "mode cbpf wants a program"),
     ],
 )
 def test_a_program_that_is_refused(veth, opened, mode, program, words):
     """Refused is the join: it does not stay in the group."""
-    s, other = opened(), opened(group=1, fanout="lb" if mode is None else mode, program=None)
+    theirs = {"fanout": mode or "lb", "program": BYTE if mode == "cbpf" else None}
+    s, other = opened(), opened(group=1, **theirs)
     with pytest.raises(fal.FalError, match=words) as e:
         s.join(1, mode, program=program)
     assert (e.value.errno, s.group) == (errno.EINVAL, None)
