@@ -17,15 +17,16 @@ _Static_assert(sizeof(struct fal_reply) == 32 + 8 * FAL_MAX_POLLERS + FAL_ERROR_
 
 #define REPLY_SECONDS 10 /* a reply takes a round of the poller; a stopped one never gives it */
 
-/* Connects to `directory`/NAME.sock; -1 and errno. */
-static int connect_in(const char *directory, const char *name, char *path, size_t size) {
+/* Connects to `directory`/NAME.sock; -1 and errno.  flags: SOCK_NONBLOCK, not to wait for one that
+ * does not let in those that knock (EAGAIN). */
+static int connect_in(const char *directory, const char *name, int flags, char *path, size_t size) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if ((size_t)snprintf(path, size, "%s/%s.sock", directory, name) >= sizeof address.sun_path) {
         errno = ENAMETOOLONG;
         return -1;
     }
     strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
     if (fd < 0)
         return -1;
     const struct timeval patience = {.tv_sec = REPLY_SECONDS};
@@ -61,7 +62,7 @@ int fal_control_connect(const char *name, struct fal_error *err) {
         return fal_fail(err, EINVAL, "'%s' is not a name of a fal-poller", name);
     errno = ENOENT;
     for (int i = 0; i < n && fd < 0 && errno == ENOENT; i++)
-        fd = connect_in(directory[i], name, path, sizeof path);
+        fd = connect_in(directory[i], name, 0, path, sizeof path);
     if (fd >= 0)
         return fd;
     if (errno == ENOENT)
@@ -74,7 +75,7 @@ int fal_control_connect(const char *name, struct fal_error *err) {
     if (errno == EACCES)
         return fal_fail(err, errno, "no permission for %s (be root, or a member of group fal)",
                         path);
-    return fal_fail(err, errno, "cannot connect to %s: %s", path, strerror(errno));
+    return fal_fail(err, errno, "cannot connect to %.150s: %s", path, strerror(errno));
 }
 
 /* The one that runs behind directory/file, if it is a control socket; *name is cut out of it. */
@@ -86,10 +87,11 @@ static bool runs(const char *directory, const char *file, char *name) {
         return false;
     memcpy(name, file, length);
     name[length] = 0;
-    int fd = connect_in(directory, name, path, sizeof path);
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
+    int fd = connect_in(directory, name, SOCK_NONBLOCK, path, sizeof path);
+    if (fd < 0)
+        return errno == EAGAIN; /* so many wait there already */
+    close(fd);
+    return true;
 }
 
 int fal_control_names(char (*names)[FAL_NAME_SIZE], int most) {

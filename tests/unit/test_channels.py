@@ -9,9 +9,9 @@ from support import run
 import fal
 from fal import FalError, channels
 from fal.bindings import ffi, lib
+from fal.libpcap import FAL_LIBRARY as LIBRARY
 
 PACKAGE = Path(fal.__file__).parent
-LIBRARY = PACKAGE / "lib/pcap/libpcap.so.0.8"
 
 FIRST = 40  # the number of a machine's first interrupt
 
@@ -350,7 +350,7 @@ def test_configured_in_vain(machine, tune, tmp_path):
     with pytest.raises(FalError) as e:
         tune("vain1", "# three\n\nirq@vain1.2 = 0")
     why = "vain1 has no channel 2 that has an interrupt"
-    assert (e.value.errno, str(e.value)) == (errno.ENOENT, f"{tmp_path}/pcap.conf:3: {why}")
+    assert (e.value.errno, str(e.value)) == (errno.ENOENT, f"{tmp_path}/pcap.conf:3:15: {why}")
     with pytest.raises(FalError) as e:
         tune("vain1", "", PCAP_IRQ_vain1_1="0")
     assert str(e.value) == "PCAP_IRQ_vain1_1: vain1 has no channel 1 that has an interrupt"

@@ -3,13 +3,12 @@
 import errno
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from support import NOBODY, run
 
-import fal
 from fal import FalError, channels
+from fal.libpcap import FAL_LIBRARY as LIBRARY
 
 
 def queues(veth):
@@ -125,7 +124,6 @@ first = opened(device)
 channels.set(device, rx=4)
 print(json.dumps([first, opened(device), opened("tpacket:" + device)]))
 """
-LIBRARY = Path(fal.__file__).parent / "lib/pcap/libpcap.so.0.8"
 
 
 def opened(veth, monkeypatch, file, **environment):
@@ -147,7 +145,7 @@ def test_configured(make_veth, monkeypatch, tmp_path):
     lines = ("rx_channels@{0} = 3", "tx_channels@{0} = 2", "rx_channels@{0}1 = 1")
     file.write_text("\n".join(lines).format(veth.device))
     first, second, third = opened(veth, monkeypatch, file)
-    line = f"{veth.device}: has 3 rx, 2 tx, 0 other, 0 combined channels now, by {file}:2;"
+    line = f"{file}:2:{len('tx_channels@') + len(veth.device) + 4}: {veth.device} has 3 rx, 2 tx,"
     status, said, lines, after = first
     assert (status, said, after) == (0, "", [3, 2, 0, 0])
     assert len(lines) == 1
@@ -170,11 +168,13 @@ def test_configured_in_vain(make_veth, monkeypatch, tmp_path):
     veth = make_veth(queues=4)
     file = tmp_path / "pcap.conf"
     file.write_text(f"\ncombined_channels@{veth.device} = 2\nirq@{veth.device}.0 = 0\n")
-    why = f"{file}:2: {veth.device} cannot have 2 combined channels: 4 rx, 4 tx at most"
+    column = len(f"combined_channels@{veth.device} = ") + 1
+    why = f"{file}:2:{column}: {veth.device} cannot have 2 combined channels: 4 rx, 4 tx at most"
     for status, said, lines, _ in opened(veth, monkeypatch, file):
         assert (status, said, lines) == (-1, why, [])
     file.write_text(f"rx_channels@{veth.device} = 2\nirq@{veth.device}.0 = 0\n")
     first, second, _ = opened(veth, monkeypatch, file)
-    why = f"{file}:2: {veth.device} is no hardware: its channels have no interrupts"
+    column = len(f"irq@{veth.device}.0 = ") + 1
+    why = f"{file}:2:{column}: {veth.device} is no hardware: its channels have no interrupts"
     assert (first[:2], first[3][0]) == ([-1, why], 2)
     assert (second[:2], second[3][0]) == ([-1, why], 2), "what failed is tried again"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import subprocess
+import socket
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack, suppress
 from ctypes import byref
 from pathlib import Path
 
@@ -314,6 +315,23 @@ def test_devices(poller, handles):
     assert poller.device not in pcap.devices()
 
 
+def test_a_poller_that_answers_nobody_holds_up_no_list(runtime):
+    """So many wait at its door that the next would wait, too."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door, ExitStack() as stack:
+        door.bind(str(runtime / "deaf.sock"))
+        door.listen(0)
+        for _ in range(2):
+            knock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            knock.setblocking(False)
+            with suppress(BlockingIOError):
+                knock.connect(door.getsockname())
+        ready = threading.Timer(8, door.close)  # else it would be asked for ten seconds
+        ready.start()
+        assert pcap.devices()[-1] == "fal:deaf"
+        assert ready.is_alive()
+        ready.cancel()
+
+
 def test_no_such_device(veth, handles):
     with pytest.raises(pcap.PcapError, match=r"fal:x: No such device.* \(no fal-poller serves 'x'"):
         handles("fal:x")
@@ -341,18 +359,32 @@ def test_networks(veth, poller):
 def test_before_activation(poller, handles):
     """What wants an active handle says so; what wants one that is not, too."""
     p = handles(poller.device, activate=False)
-    for call in (p.read, p.read_one, p.counts, p.snapshot, lambda: p.setdirection(pcap.IN)):
+    asked = (
+        lambda: p.getnonblock(None),
+        p.snapshot,
+        p.datalink,
+        p.datalink_ext,
+        p.is_swapped,
+        p.bufsize,
+    )
+    asked += (p.major_version, p.minor_version, lambda: p.list_datalinks(byref(ctypes.c_void_p())))
+    asked += (lambda: p.set_datalink(1), lambda: p.setdirection(pcap.IN))
+    for call in (p.read, p.read_one, p.counts, *asked):
         with pytest.raises(pcap.PcapError) as refused:
             call()
         assert refused.value.code == pcap.NOT_ACTIVATED
     with pytest.raises(pcap.PcapError):
         p.get_selectable_fd()
+    with pytest.raises(pcap.PcapError, match="hasn't been activated"):
+        p.filter("udp")
+    assert not pcap.lib.pcap_dump_open(p.pointer, b"/dev/null")
     assert p.can_set_rfmon() == 0
-    assert p.set_tstamp_type(1) > 0  # a warning: no such type
+    assert p.set_tstamp_type(1) == p.set_tstamp_type(-1) == 3  # a warning: no such type
     assert p.set_immediate_mode(1) == p.set_promisc(0) == p.set_buffer_size(1 << 21) == 0
     with pytest.raises(pcap.PcapError, match="use a filter"):
         p.set_protocol_linux(0x800)
     p.activate()
+    assert p.datalink() == p.list_datalinks(byref(ctypes.c_void_p())) == 1
     for call in (p.set_snaplen, p.set_timeout, p.set_tstamp_precision):
         with pytest.raises(pcap.PcapError) as refused:
             call(1)
@@ -416,15 +448,18 @@ def test_one_that_is_not_read_gets_nothing(veth, poller, handles):
     assert sorted(got[0] + got[1], key=number) == FRAMES
 
 
-def test_a_member_gets_nothing_from_before(veth, poller, handles):
-    """What came to it while it was in no group is not its share."""
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_member_gets_nothing_from_before(veth, poller, handles, watched):
+    """What came to it while it was in no group is not its share; its descriptor stays the same."""
     p = handles(poller.device, timeout=10)
+    fd = p.get_selectable_fd() if watched else None
     veth.send(*FRAMES)
     eventually(lambda: p.counts()[0] == len(FRAMES))
     p.fanout(5, None)
     assert poller.group(5)["mode"] == "hash"
     assert p.read() == []
     veth.send(FRAMES[7])
+    assert not watched or select.select([fd], [], [], 5)[0]
     assert collect([p], 1) == [[FRAMES[7]]]
 
 
@@ -610,6 +645,24 @@ def test_nothing_from_before_the_join(veth, late):
     second.close()
 
 
+def test_no_program_by_configuration(veth, start_poller, tmp_path):
+    """A group of mode cbpf without one would give all to its first member."""
+    start_poller(veth.device, "--name", "served", namespace=veth.inside)
+    config = tmp_path / "pcap.conf"
+    config.write_text("group = 1\nfanout = cbpf\n")
+    for device in (veth.device, "fal:served"):
+        process = pcap.started(veth.inside, REFUSED, device, config)
+        said, _ = process.communicate(timeout=10)
+        assert "wants a program" in said
+
+
+REFUSED = """
+import sys, pcapcalls as pcap
+try:
+    pcap.opened(sys.argv[1])
+except pcap.PcapError as e:
+    print(e.words)
+"""
 COUNTS = """
 import sys, pcapcalls as pcap
 p = pcap.opened(sys.argv[1])
@@ -623,14 +676,7 @@ print(*p.counts())
 def test_rx_slots_are_the_kernels_buffer(veth, tmp_path, slots, lost):
     config = tmp_path / "pcap.conf"
     config.write_text(f"rx_slots = {slots}\n")
-    process = subprocess.Popen(
-        [*veth.inside.command(sys.executable), "-P", "-c", COUNTS, veth.device],
-        env=os.environ
-        | {"PCAP_CONFIG": str(config), "PYTHONPATH": str(Path(pcap.__file__).parent)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = pcap.started(veth.inside, COUNTS, veth.device, config)
     try:
         assert process.stdout.readline() == "ready\n"
         veth.send(*(frame(n, 1000) for n in range(3000)))

@@ -25,8 +25,7 @@ SETTER(pcap_set_rfmon, h->monitor = value != 0)
 SETTER(pcap_set_immediate_mode, (void)value)
 SETTER(pcap_set_promisc, (void)value)
 SETTER(pcap_set_buffer_size, if (value <= 0) return 0; h->buffer = value)
-SETTER(pcap_set_tstamp_type, if (value < 0) return PCAP_ERROR;
-       if (value != PCAP_TSTAMP_HOST) return PCAP_WARNING_TSTAMP_TYPE_NOTSUP)
+SETTER(pcap_set_tstamp_type, if (value != PCAP_TSTAMP_HOST) return PCAP_WARNING_TSTAMP_TYPE_NOTSUP)
 SETTER(pcap_set_tstamp_precision,
        if (value != PCAP_TSTAMP_PRECISION_MICRO &&
            value != PCAP_TSTAMP_PRECISION_NANO) return PCAP_ERROR_TSTAMP_PRECISION_NOTSUP;
@@ -42,6 +41,30 @@ int pcap_set_snaplen(pcap_t *p, int snaplen) {
         h->snaplen = snaplen;
     return h && h->ops == &fal_pcap_fal ? 0 : fal_pcap_real.pcap_set_snaplen(p, snaplen);
 }
+
+/* libpcap's own function, of an active handle; one that is not says so, which pcap_open_dead's does
+ * not. */
+#define ACTIVE(type, refused, function, parameters, arguments)                                     \
+    type function parameters {                                                                     \
+        struct fal_pcap_handle *h = fal_pcap_own(p);                                               \
+        int result;                                                                                \
+        if (h && !fal_pcap_active(h, &result))                                                     \
+            return refused;                                                                        \
+        return fal_pcap_real.function arguments;                                                   \
+    }
+
+ACTIVE(int, result, pcap_datalink, (pcap_t * p), (p))
+ACTIVE(int, result, pcap_datalink_ext, (pcap_t * p), (p))
+ACTIVE(int, result, pcap_list_datalinks, (pcap_t * p, int **list), (p, list))
+ACTIVE(int, result, pcap_set_datalink, (pcap_t * p, int dlt), (p, dlt))
+ACTIVE(int, result, pcap_is_swapped, (pcap_t * p), (p))
+ACTIVE(int, result, pcap_major_version, (pcap_t * p), (p))
+ACTIVE(int, result, pcap_minor_version, (pcap_t * p), (p))
+ACTIVE(int, result, pcap_bufsize, (pcap_t * p), (p))
+ACTIVE(int, PCAP_ERROR, pcap_compile,
+       (pcap_t * p, struct bpf_program *program, const char *text, int optimize,
+        bpf_u_int32 netmask),
+       (p, program, text, optimize, netmask))
 
 int pcap_can_set_rfmon(pcap_t *p) {
     return fal_pcap_own(p) ? 0 : fal_pcap_real.pcap_can_set_rfmon(p);
@@ -73,7 +96,10 @@ int pcap_get_selectable_fd(pcap_t *p) {
 
 int pcap_getnonblock(pcap_t *p, char *errbuf) {
     struct fal_pcap_handle *h = fal_pcap_own(p);
-    return h ? h->nonblock : fal_pcap_real.pcap_getnonblock(p, errbuf);
+    int result;
+    if (!h)
+        return fal_pcap_real.pcap_getnonblock(p, errbuf);
+    return fal_pcap_active(h, &result) ? h->nonblock : result;
 }
 
 /* ---- done ------------------------------------------------------------------------------------ */
@@ -133,14 +159,17 @@ int pcap_sendpacket(pcap_t *p, const u_char *frame, int size) {
 /* ---- files ----------------------------------------------------------------------------------- */
 
 /* The head of a file says snapshot length and precision, which pcap_open_dead was told too early. */
-static pcap_t *with_head(struct fal_pcap_handle *h) {
-    return fal_pcap_real.pcap_open_dead_with_tstamp_precision(
-        DLT_EN10MB, h->active ? h->snaplen : FAL_PCAP_SNAPLEN, (u_int)h->precision);
+static pcap_t *with_head(const struct fal_pcap_handle *h) {
+    return fal_pcap_real.pcap_open_dead_with_tstamp_precision(DLT_EN10MB, h->snaplen,
+                                                              (u_int)h->precision);
 }
 
 #define DUMPER(function, type)                                                                     \
     pcap_dumper_t *function(pcap_t *p, type file) {                                                \
         struct fal_pcap_handle *h = fal_pcap_own(p);                                               \
+        int result;                                                                                \
+        if (h && !fal_pcap_active(h, &result))                                                     \
+            return NULL;                                                                           \
         pcap_t *head = h ? with_head(h) : NULL;                                                    \
         if (!head)                                                                                 \
             return fal_pcap_real.function(p, file);                                                \

@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "handle.h"
+#include "ring.h"
 
 #define BATCH 64
 
@@ -120,11 +121,29 @@ static void settle(struct fal_pcap_handle *h) {
     h->done = 0;
 }
 
-/* Into the groups that h->settings say.  What lies in the ring of one in no group is everything: it
- * goes with the ring, unless the program has its descriptor. */
+/* What lies in the rings, as large as they are: more may come meanwhile. */
+static void drain(struct fal_pcap_handle *h) {
+    struct fal_batch batch;
+    struct fal_view view;
+    uint32_t left = 0;
+    int n;
+    for (uint32_t i = 0; fal_view(h->socket, i, &view) == 0; i++)
+        left += view.capacity;
+    while (left && (n = fal_receive(h->socket, left, &batch)) > 0) {
+        h->taken += batch.whole;
+        left -= (uint32_t)n;
+    }
+    fal_release(h->socket);
+}
+
+/* Into the groups that h->settings say.  What lies in the ring of one in no group is everything, and
+ * not its share: it goes with the ring.  The ring of one whose descriptor the program has stays, and
+ * what comes in the moment of joining comes to it, and to a member: rather twice than to nobody. */
 static int regroup(struct fal_pcap_handle *h, bool member, struct fal_error *err) {
     if (member)
         fal_leave(h->socket, NULL);
+    else if (h->watched)
+        drain(h);
     if (member || h->watched)
         return join(h, err);
     fal_detach(h->socket, NULL);
@@ -193,7 +212,7 @@ static int receive(struct fal_pcap_handle *h, uint32_t most, struct fal_batch *b
 static int deliver(struct fal_pcap_handle *h, uint32_t most, pcap_handler callback, u_char *user) {
     struct fal_batch batch;
     uint32_t count = 0, seen = 0;
-    while (count < most && seen < FAL_DEFAULT_RING && !h->broken) {
+    while (count < most && seen < FAL_DEFAULT_RING && !fal_load_relaxed(&h->broken)) {
         uint32_t left = most - count;
         int n = receive(h, left < BATCH ? left : BATCH, &batch);
         if (n < 0)
@@ -201,7 +220,8 @@ static int deliver(struct fal_pcap_handle *h, uint32_t most, pcap_handler callba
         if (n == 0)
             break;
         seen += batch.count;
-        for (uint32_t i = 0; i < batch.count && h->done == i && !h->broken; i++) {
+        for (uint32_t i = 0; i < batch.count && h->done == i && !fal_load_relaxed(&h->broken);
+             i++) {
             h->done = i + 1;
             if (!take(h, &batch.packets[i]))
                 continue;
@@ -218,9 +238,7 @@ static int deliver(struct fal_pcap_handle *h, uint32_t most, pcap_handler callba
 }
 
 static bool was_broken(struct fal_pcap_handle *h) {
-    bool broken = h->broken;
-    h->broken = 0;
-    return broken;
+    return fal_exchange_acquire(&h->broken, 0);
 }
 
 /* Milliseconds that are left of a time-out; -1: for ever.  end NULL: of none. */
@@ -347,7 +365,7 @@ int fal_pcap_fal_setfilter(struct fal_pcap_handle *h, const struct bpf_program *
 }
 
 void fal_pcap_fal_break(struct fal_pcap_handle *h) {
-    h->broken = 1;
+    fal_store_release(&h->broken, 1);
     if (h->socket)
         fal_interrupt(h->socket);
 }

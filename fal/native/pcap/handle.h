@@ -14,7 +14,6 @@
 #ifndef FAL_PCAP_HANDLE_H
 #define FAL_PCAP_HANDLE_H
 
-#include <signal.h>
 #include <stdbool.h>
 
 #include "fal.h"
@@ -43,7 +42,6 @@ struct fal_pcap_handle {
     int timeout; /* milliseconds; 0: for ever */
     int buffer;  /* bytes; 0: not set */
     int precision;
-    int protocol; /* as linux/if_ether.h, host's byte order; 0: all */
     bool monitor;
 
     /* of a fal-poller's */
@@ -51,11 +49,11 @@ struct fal_pcap_handle {
     bool started, watched; /* takes traffic; its descriptor was given out */
     bool nonblock;
     pcap_direction_t direction;
-    volatile sig_atomic_t broken; /* by pcap_breakloop */
-    uint32_t done;  /* descriptors of the batch that is out whose packets the program has had */
-    uint64_t taken; /* packets that were received, and matched */
+    uint32_t broken; /* 1: by pcap_breakloop, from anywhere (ring.h's atomics) */
+    uint32_t done;   /* descriptors of the batch that is out whose packets the program has had */
+    uint64_t taken;  /* packets that were received, and matched */
     struct pcap_pkthdr header; /* what next_ex points at */
-    uint8_t *packet;           /* one that lies in pieces */
+    uint8_t *packet;           /* the program's own copy of the last one; NULL: none yet */
 
     /* of the kernel's */
     struct pcap_stat before; /* what it had counted when it joined */

@@ -19,9 +19,13 @@ bpf_u_int32 **pcap_nametoaddr(const char *); /* exported, and declared nowhere *
 #define FAL_PCAP_OWN(F)                                                                            \
     F(pcap_activate)                                                                               \
     F(pcap_breakloop)                                                                              \
+    F(pcap_bufsize)                                                                                \
     F(pcap_can_set_rfmon)                                                                          \
     F(pcap_close)                                                                                  \
+    F(pcap_compile)                                                                                \
     F(pcap_create)                                                                                 \
+    F(pcap_datalink)                                                                               \
+    F(pcap_datalink_ext)                                                                           \
     F(pcap_dispatch)                                                                               \
     F(pcap_dump_fopen)                                                                             \
     F(pcap_dump_open)                                                                              \
@@ -33,13 +37,18 @@ bpf_u_int32 **pcap_nametoaddr(const char *); /* exported, and declared nowhere *
     F(pcap_get_tstamp_precision)                                                                   \
     F(pcap_getnonblock)                                                                            \
     F(pcap_inject)                                                                                 \
+    F(pcap_is_swapped)                                                                             \
+    F(pcap_list_datalinks)                                                                         \
     F(pcap_lookupnet)                                                                              \
     F(pcap_loop)                                                                                   \
+    F(pcap_major_version)                                                                          \
+    F(pcap_minor_version)                                                                          \
     F(pcap_next)                                                                                   \
     F(pcap_next_ex)                                                                                \
     F(pcap_open_live)                                                                              \
     F(pcap_sendpacket)                                                                             \
     F(pcap_set_buffer_size)                                                                        \
+    F(pcap_set_datalink)                                                                           \
     F(pcap_set_immediate_mode)                                                                     \
     F(pcap_set_promisc)                                                                            \
     F(pcap_set_protocol_linux)                                                                     \
@@ -61,20 +70,12 @@ bpf_u_int32 **pcap_nametoaddr(const char *); /* exported, and declared nowhere *
       (i, p, len, caplen))                                                                         \
     F(char *, bpf_image, (const struct bpf_insn *i, int n), (i, n))                                \
     F(int, bpf_validate, (const struct bpf_insn *f, int len), (f, len))                            \
-    F(int, pcap_bufsize, (pcap_t * p), (p))                                                        \
     F(const struct timeval *, pcap_get_required_select_timeout, (pcap_t * p), (p))                 \
     F(int, pcap_list_tstamp_types, (pcap_t * p, int **list), (p, list))                            \
-    F(int, pcap_set_datalink, (pcap_t * p, int dlt), (p, dlt))                                     \
-    F(int, pcap_compile,                                                                           \
-      (pcap_t * p, struct bpf_program * program, const char *text, int optimize,                   \
-       bpf_u_int32 netmask),                                                                       \
-      (p, program, text, optimize, netmask))                                                       \
     F(int, pcap_compile_nopcap,                                                                    \
       (int snaplen, int dlt, struct bpf_program *program, const char *text, int optimize,          \
        bpf_u_int32 netmask),                                                                       \
       (snaplen, dlt, program, text, optimize, netmask))                                            \
-    F(int, pcap_datalink, (pcap_t * p), (p))                                                       \
-    F(int, pcap_datalink_ext, (pcap_t * p), (p))                                                   \
     F(int, pcap_datalink_name_to_val, (const char *name), (name))                                  \
     F(const char *, pcap_datalink_val_to_description, (int dlt), (dlt))                            \
     F(const char *, pcap_datalink_val_to_description_or_dlt, (int dlt), (dlt))                     \
@@ -97,12 +98,8 @@ bpf_u_int32 **pcap_nametoaddr(const char *); /* exported, and declared nowhere *
     F(void, pcap_freecode, (struct bpf_program * program), (program))                              \
     F(char *, pcap_geterr, (pcap_t * p), (p))                                                      \
     F(int, pcap_init, (unsigned options, char *errbuf), (options, errbuf))                         \
-    F(int, pcap_is_swapped, (pcap_t * p), (p))                                                     \
     F(const char *, pcap_lib_version, (void), ())                                                  \
-    F(int, pcap_list_datalinks, (pcap_t * p, int **list), (p, list))                               \
     F(char *, pcap_lookupdev, (char *errbuf), (errbuf))                                            \
-    F(int, pcap_major_version, (pcap_t * p), (p))                                                  \
-    F(int, pcap_minor_version, (pcap_t * p), (p))                                                  \
     F(bpf_u_int32 **, pcap_nametoaddr, (const char *name), (name))                                 \
     F(struct addrinfo *, pcap_nametoaddrinfo, (const char *name), (name))                          \
     F(int, pcap_nametoeproto, (const char *name), (name))                                          \

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,18 +12,25 @@
 #include "ethtool.h"
 #include "irq.h"
 
-#define WHERE 128 /* bytes */
-
-/* "/etc/pcap.conf:3", "PCAP_IRQ_eth0_0" */
-static const char *where(const struct fal_pcap_setting *s, char *text) {
-    snprintf(text, WHERE, s->line ? "%.100s:%u" : "%.100s", s->source, s->line);
-    return text;
-}
-
+/* What is wrong, and where it was asked for in front. */
 static int fail(const struct fal_pcap_setting *s, const struct fal_error *why,
                 struct fal_error *err) {
-    char text[WHERE];
-    return fal_fail(err, why->code, "%s: %.*s", where(s, text), FAL_ERROR_TEXT - WHERE, why->text);
+    fal_pcap_setting_wrong(s, why->text, err);
+    err->code = why->code;
+    return -1;
+}
+
+/* Tells what was changed, and where that is asked for, in the words of an error. */
+__attribute__((format(printf, 2, 3))) static void log_change(const struct fal_pcap_setting *s,
+                                                             const char *format, ...) {
+    struct fal_error said;
+    char what[FAL_ERROR_TEXT];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    fal_pcap_setting_wrong(s, what, &said);
+    syslog(LOG_INFO, "%s", said.text);
 }
 
 /* ---- channels -------------------------------------------------------------------------------- */
@@ -64,7 +72,6 @@ static int tune_channels(const struct fal_pcap_config *c, const char *device,
     const struct fal_pcap_setting *s, *last = NULL;
     struct fal_error why;
     unsigned which = 0;
-    char text[WHERE];
     for (uint32_t i = 0; (s = fal_pcap_config_setting(c, i)); i++) {
         int kind = fal_pcap_setting_names(s, device) ? kind_of(s, device, &why) : 0;
         if (kind < 0)
@@ -83,11 +90,10 @@ static int tune_channels(const struct fal_pcap_config *c, const char *device,
     if (changed < 0 || fal_channels_get(device, &new, &why) < 0)
         return fail(last, &why, err);
     if (changed)
-        syslog(LOG_INFO,
-               "%s: has %u rx, %u tx, %u other, %u combined channels now, by %s; it had %u, %u, "
-               "%u, %u",
-               device, new.rx_count, new.tx_count, new.other_count, new.combined_count,
-               where(last, text), old.rx_count, old.tx_count, old.other_count, old.combined_count);
+        log_change(last,
+                   "%s has %u rx, %u tx, %u other, %u combined channels now; it had %u, %u, %u, %u",
+                   device, new.rx_count, new.tx_count, new.other_count, new.combined_count,
+                   old.rx_count, old.tx_count, old.other_count, old.combined_count);
     return 0;
 }
 
@@ -97,7 +103,7 @@ static int tune_irq(const char *root, const struct fal_pcap_setting *s, const ch
                     struct fal_error *err) {
     struct fal_error why;
     struct fal_cpus old, new;
-    char text[WHERE], was[FAL_CPUS_TEXT], is[FAL_CPUS_TEXT];
+    char was[FAL_CPUS_TEXT], is[FAL_CPUS_TEXT];
     unsigned channel = (unsigned)s->index;
     int changed = -1;
     if (fal_cpus_parse(s->value, &new, &why) == 0 &&
@@ -107,8 +113,8 @@ static int tune_irq(const char *root, const struct fal_pcap_setting *s, const ch
     if (changed < 0)
         return fail(s, &why, err);
     if (changed)
-        syslog(LOG_INFO, "%s: channel %u is served by CPUs %.200s now, by %s; it was by %.200s",
-               device, channel, fal_cpus_text(&new, is), where(s, text), fal_cpus_text(&old, was));
+        log_change(s, "CPUs %.80s serve channel %u of %s now; it was %.80s",
+                   fal_cpus_text(&new, is), channel, device, fal_cpus_text(&old, was));
     return 0;
 }
 
@@ -152,8 +158,8 @@ int fal_pcap_tune(const char *root, const struct fal_pcap_config *c, const char 
                   struct fal_error *err) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&lock);
-    int result = is_done(device) ? 0 : tune(root, c, device, err);
-    if (result == 0 && !is_done(device))
+    int result = 0;
+    if (!is_done(device) && (result = tune(root, c, device, err)) == 0)
         result = remember(device, err);
     pthread_mutex_unlock(&lock);
     return result;
