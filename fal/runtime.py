@@ -33,7 +33,9 @@ def own_directory() -> Path:
 
 
 def directories() -> list[Path]:
-    """All places where a status of interest may come from."""
+    """All places where a status of interest may come from: where the clients look for sockets."""
+    if os.environ.get("FAL_RUNTIME_DIR"):
+        return [own_directory()]
     found = [SYSTEM_DIRECTORY]
     with suppress(FalError):
         found.insert(0, own_directory())

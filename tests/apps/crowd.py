@@ -70,7 +70,7 @@ class Crowd:
         self.copies: dict[tuple[str, int], list[Copy]] = {}  # by program, and how many there are
         self.times: list[int] = []  # when each packet was sent, in nanoseconds
         self.arrived = 0  # when all had arrived
-        self.report: dict[str, Any] = {}
+        self.early = self.report = dict[str, Any]()  # before what is sent came, and after
 
     # ---- starting ------------------------------------------------------------------------------
 
@@ -124,6 +124,8 @@ class Crowd:
 
     def send(self) -> None:
         """Send all traffic, and wait until each program has seen what it wants."""
+        if self.poller:
+            self.early = self.poller.look()
         for frame in TRAFFIC:
             self.times.append(time.time_ns())
             self.veth.send(frame)
