@@ -2,16 +2,17 @@
 PYTHON ?= python3
 PACKAGES = python3-venv python3-dev gcc libc6-dev libpcap-dev pkg-config iproute2 procps
 test test-long: PACKAGES += groff-base strace sudo systemd spin clang-14 libclang-rt-14-dev libpcap0.8 \
-  tcpdump tshark ngrep tcpstat p0f softflowd argus-server argus-client arpwatch darkstat
+  tshark ngrep tcpstat p0f softflowd argus-server argus-client arpwatch darkstat
+test test-long bench: PACKAGES += tcpdump libdpdk-dev valgrind
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-C_FILES = $(shell find fal tests -name '*.[ch]')
+C_FILES = $(shell find fal tests bench -name '*.[ch]')
 # Directories too: they change when a file comes or goes.
 SOURCES := $(shell find fal hugepages -not -path '*/__pycache__*') meson.build meson.options pyproject.toml
 # What pip is to install, read where it is written down.
 NEEDS = import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; \
   print(*t["build-system"]["requires"], *p["dependencies"], *p["optional-dependencies"]["dev"])
 
-.PHONY: build test test-long demo lint format clean packages
+.PHONY: build test test-long bench demo lint format clean packages
 build: .venv/installed
 packages:
 	@[ "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>&1 | grep -cx installed)" -ge \
@@ -30,6 +31,9 @@ packages:
 	@touch $@
 test test-long: lint
 	.venv/bin/pytest -m "$(if $(filter test,$@),not )long"
+# One that is named, or all: make bench B=ring
+bench: build
+	.venv/bin/python bench/run.py $(B)
 demo: build
 	.venv/bin/python demo/demo.py
 lint: build

@@ -1,0 +1,74 @@
+"""The benchmarks work: each runs for a moment.  How fast anything is, is not asserted here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+
+from trials import Case, Rival, Trial, play, results  # noqa: E402
+
+NAMES = sorted(path.stem for path in (ROOT / "bench" / "suite").glob("*.py"))
+LINE = r"{}(/\S+)? ratio=[0-9.e+-]+ goal=(none|[<>]=[0-9.]+) verdict=(ok|short|reported)"
+
+
+@pytest.mark.timeout(300)  # the first one builds the programs
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench" / "run.py", "--quick", "--results", tmp_path, name],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    report = json.loads((tmp_path / f"{name}.json").read_text())
+    assert (report["name"], report["quick"]) == (name, True)
+    lines = done.stdout.splitlines()[-len(report["results"]) :]
+    for line, result in zip(lines, report["results"], strict=True):
+        assert re.fullmatch(LINE.format(name), line), line
+        assert result["ratio"]["low"] <= result["ratio"]["median"] <= result["ratio"]["high"]
+        assert result["rounds"] > 0
+
+
+def case(ours: float, peers: list[float], **more: object) -> Case:
+    rivals = [Rival(str(n), lambda v=v: Trial(v)) for n, v in enumerate(peers)]  # type: ignore[misc]
+    return Case("", Rival("ours", lambda: Trial(ours)), rivals, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ours", "peers", "more", "ratio", "peer", "verdict"),
+    [
+        (12, [10, 6], {"goal": ">=1.15"}, 1.2, "0", "ok"),
+        (12, [10, 11], {"goal": ">=1.15"}, 12 / 11, "1", "short"),  # the best peer counts
+        (8, [10, 20], {"goal": "<=0.8", "lower": True}, 0.8, "0", "ok"),
+        (9, [20, 10], {"goal": "<=0.8", "lower": True}, 0.9, "1", "short"),
+        (9, [10], {}, 0.9, "0", ""),
+        (9, [10], {"goal": {"near": ">=0.5", "far": ">=2"}}, 0.9, "0", "ok"),
+    ],
+)
+def test_verdict(ours, peers, more, ratio, peer, verdict):
+    (result,) = results(play(case(ours, peers, **more), 3, lambda: "near"))
+    assert (result["ratio"]["median"], result["peer"]) == (pytest.approx(ratio), peer)
+    assert (result["verdict"], result["rounds"], result["thrown_away"]) == (verdict, 3, 0)
+
+
+def test_rounds_that_do_not_count(capsys):
+    """Where the distance changed, or a thread was off its CPU; what remains is told apart."""
+    probes = iter(["near", "far"] + ["near"] * 4 + ["far"] * 2)
+    trials = iter([Trial(1), Trial(2, off=0.04), Trial(3), Trial(4)])
+    goal = {"near": ">=1", "far": ">=4"}
+    made = Case("x", Rival("ours", lambda: next(trials)), [Rival("a", lambda: Trial(1))], goal)
+    near, far = results(play(made, 2, lambda: next(probes)))
+    assert (near["case"], near["ratio"]["median"], near["verdict"]) == ("x/near", 3, "ok")
+    assert (far["case"], far["ratio"]["median"], far["verdict"]) == ("x/far", 4, "ok")
+    assert near["thrown_away"] == 2
+    never = Case("x", Rival("ours", lambda: Trial(1, off=1)), [Rival("a", lambda: Trial(1))])
+    assert results(play(never, 1, lambda: "near")) == []
+    assert "not quiet" in capsys.readouterr().err
