@@ -291,7 +291,7 @@ class Pcap(_Closed):
         parts = [libpcap.words(self._lib, self._handle)]
         if code != -1:  # PCAP_ERROR: there is nothing more to say
             parts.insert(0, libpcap.line(self._lib.pcap_statustostr(code)))
-        text = ": ".join(filter(None, parts))
+        text = ": ".join(filter(None, dict.fromkeys(parts)))  # it may say the same again
         return text if self.device in text else f"{self.device}: {text}"
 
     def _check(self, code: int, otherwise: int = errno.EINVAL) -> int:
