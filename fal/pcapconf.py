@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fal import bpf
 from fal.bindings import ffi, lib
-from fal.errors import c_string, checked
+from fal.errors import FalError, c_string, checked
 
 ENGINES = {
     lib.FAL_PCAP_FAL: "fal",
@@ -68,9 +69,24 @@ def _engine(config: Any, name: str, engine: int) -> tuple[str, str]:
     return ENGINES[engine], "the device's name" if prefixed else next(drivers, "")
 
 
+def _check(out: Any, engine: int) -> None:
+    """Refuse what could be said of a group, but would fail when it is joined."""
+    setting, err = out.from_filter, ffi.new("struct fal_error *")
+    try:
+        if setting:
+            bpf.compile(_text(out.filter))
+        setting = out.from_fanout
+        if setting and engine in (lib.FAL_PCAP_TPACKET, lib.FAL_PCAP_KERNEL):
+            group = ffi.new("struct fal_kernel_group *", {"mode": out.fanout})
+            checked(lib.fal_kernel_group_check(group, err), err)
+    except FalError as e:
+        checked(lib.fal_pcap_setting_wrong(setting, c_string(str(e)), err), err)
+
+
 def _of_device(config: Any, device: Any, engine: int) -> Iterator[tuple[str, str, str]]:
     out, err = ffi.new("struct fal_pcap_settings *"), ffi.new("struct fal_error *")
     checked(lib.fal_pcap_config_for(config, device.key, engine, out, err), err)
+    _check(out, engine)
     group = str(out.group) if out.group >= 0 else "none"
     fanout = "none" if out.group < 0 else "as the group is, hash for a new one"
     yield "group", group, _origin(out.from_group)

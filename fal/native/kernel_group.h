@@ -3,10 +3,10 @@
 #ifndef FAL_KERNEL_GROUP_H
 #define FAL_KERNEL_GROUP_H
 
-#include <net/if.h>
 #include <stdbool.h>
 
 #include "error.h"
+#include "layout.h"
 
 struct fal_tpacket;
 
@@ -26,7 +26,7 @@ int fal_kernel_group_join(struct fal_tpacket *t, const struct fal_kernel_group *
 
 /* The same, of a packet socket that somebody else made, on the device that it says. */
 struct fal_kernel_device {
-    char name[IF_NAMESIZE];
+    char name[FAL_NAME_SIZE];
     bool loopback;
 };
 bool fal_kernel_group_device(int fd, struct fal_kernel_device *device); /* false: no such socket */

@@ -326,6 +326,24 @@ def test_check_a_device(tmp_path, monkeypatch):
     assert checked("--device", "pfring:eth0", code=1).startswith("fal: pfring: ")
 
 
+def test_check_finds_what_the_join_would(tmp_path):
+    """A filter that does not compile, and a mode that the kernel has not."""
+    (tmp_path / "my.conf").write_text("filter@3 = udp prot 53\nfanout@4 = hash+inner\n")
+
+    def said(device, group, code):
+        return checked(
+            *("--config", tmp_path / "my.conf", "--device", device, "--group", group), code=code
+        )
+
+    what = said("fal:eth0", "3", 1)
+    assert what.startswith(f"fal: {tmp_path}/my.conf:1:12: filter 'udp prot 53': ")
+    what = said("eth0", "4", 1)
+    assert what.startswith(f"fal: {tmp_path}/my.conf:2:12: the kernel's fan-out has no 'hash+in")
+    assert said("tpacket:eth0", "4", 1) == what
+    assert said("fal:eth0", "4", 0)
+    assert said("eth0", "5", 0)
+
+
 # ---- copies --------------------------------------------------------------------------------------
 
 # Says its pid and every signal, and ends by SIGTERM.  A word more is what it does first.
