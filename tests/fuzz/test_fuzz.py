@@ -114,6 +114,8 @@ def fuzzed(request):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("case", [*FIVE_SECONDS, *A_MINUTE], ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.mark.parametrize(
+    "case", [*FIVE_SECONDS, *A_MINUTE], ids=lambda case: f"{case[0]}-{case[1]}"
+)
 def test_fuzz(fuzzed, case):
     fuzzed(case)
