@@ -211,7 +211,7 @@ class _Closed(ABC):
 class Pcap(_Closed):
     """A handle, of a device or a file.  One thread at a time uses it; each may have its own.
 
-    All but `breakloop`, which any thread and any signal handler may call.
+    All but `breakloop` and `close`, which any thread and any signal handler may call.
     """
 
     _handle: Any = None
@@ -219,15 +219,17 @@ class Pcap(_Closed):
     def __init__(self, device: str, handle: Any) -> None:
         self.device = device
         self._lib, self._ffi = _lib(), libpcap.ffi()
-        self._handle = self._ffi.gc(handle, self._lib.pcap_close)
+        owned = self._ffi.gc(handle, self._lib.pcap_close)  # also where we do not get to the end
         self._header = self._ffi.new("struct pcap_pkthdr **")
         self._data = self._ffi.new("unsigned char **")
+        self._packet = (0, 0, b"")  # of the last one read: ts_ns, its length on the wire, data
         self._timeout = 0  # milliseconds, 0: for ever
         self._bufferful = math.inf
         self._nonblock = False
         self._broken = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll: select.poll | None = None
+        self._handle = owned
         self._unit = self._precision()
 
     def _precision(self) -> int:
@@ -272,9 +274,10 @@ class Pcap(_Closed):
         self._unit = self._precision()
 
     def close(self) -> None:
+        """End it, and what runs on it: with EBADF.  libpcap's handle goes when no read has it."""
         if self._handle:
-            handle, self._handle = self._handle, None
-            self._ffi.release(handle)
+            self._handle = None
+            os.eventfd_write(self._wake, 1)
             os.close(self._wake)
 
     @property
@@ -345,7 +348,7 @@ class Pcap(_Closed):
         """Return (1, header, data); (0, None, b"") if no packet came in time; (-2, None, b"") at
         the end of a file, or after `breakloop`."""
         code = self._take(self._wait_ms())
-        return (code, *self._packet()) if code == _PACKET else (code, None, b"")
+        return (code, *self._taken()) if code == _PACKET else (code, None, b"")
 
     def loop(self, cnt: int, callback: Callable[[Header, bytes], object]) -> int:
         """Call callback(header, data) for cnt packets (0 or less: all); returns how many it gave.
@@ -356,7 +359,7 @@ class Pcap(_Closed):
         given = 0
         while (given < cnt or cnt <= 0) and self._take(None) == _PACKET:
             given += 1
-            callback(*self._packet())
+            callback(*self._taken())
         return given
 
     def dispatch(self, cnt: int, callback: Callable[[Header, bytes], object]) -> int:
@@ -368,7 +371,7 @@ class Pcap(_Closed):
         most = cnt if cnt > 0 else self._bufferful
         while given < most and self._take(wait) == _PACKET:
             given, wait = given + 1, 0
-            callback(*self._packet())
+            callback(*self._taken())
         return given
 
     def __iter__(self) -> Iterator[tuple[float, bytes]]:
@@ -377,9 +380,8 @@ class Pcap(_Closed):
         Floats go in steps of 238 ns: `next` and `loop` give nanoseconds.
         """
         while self._take(None) == _PACKET:
-            header = self._header[0]
-            ts_ns = header.tv_sec * 10**9 + header.tv_frac * self._unit
-            yield ts_ns * 1e-9, self._ffi.buffer(self._data[0], header.caplen)[:]
+            ts_ns, _, data = self._packet
+            yield ts_ns * 1e-9, data
 
     def breakloop(self) -> None:
         """End the loop, dispatch, iteration or next that runs in another thread or below a signal
@@ -393,43 +395,51 @@ class Pcap(_Closed):
         return 0 if self._nonblock else self._timeout or None
 
     def _take(self, wait_ms: int | None) -> int:
-        """Read a packet for _packet: _PACKET; _NOTHING: none came in time; END."""
-        handle, end = self._alive(), 0.0
-        while not self._broken:
-            code: int = self._lib.pcap_next_ex(handle, self._header, self._data)
-            if code in (_PACKET, END):
-                return code
-            self._check(code, errno.EIO)
-            if wait_ms == 0:
-                return _NOTHING
-            now = time.monotonic()
-            end = end or (math.inf if wait_ms is None else now + wait_ms / 1000)
-            if now >= end:
-                return _NOTHING
-            self._wait(end - now)
+        """Read a packet for _taken: _PACKET; _NOTHING: none came in time; END."""
+        handle, end = self._alive(), 0.0  # not to be freed before the packet is copied
+        try:
+            while not self._broken:
+                code: int = self._lib.pcap_next_ex(handle, self._header, self._data)
+                if code == _PACKET:
+                    header = self._header[0]
+                    ts_ns = header.tv_sec * 10**9 + header.tv_frac * self._unit
+                    data = self._ffi.buffer(self._data[0], header.caplen)[:]
+                    self._packet = ts_ns, header.len, data
+                if code in (_PACKET, END):
+                    return code
+                if self._broken:  # by a signal, by which libpcap's own read fails
+                    break  # type: ignore[unreachable]
+                self._alive()
+                self._check(code, errno.EIO)
+                if wait_ms == 0:
+                    return _NOTHING
+                now = time.monotonic()
+                end = end or (math.inf if wait_ms is None else now + wait_ms / 1000)
+                if now >= end:
+                    return _NOTHING
+                self._wait(end - now)
+        finally:
+            del handle  # else the traceback of an exception has it until it is forgotten
         self._broken = False
-        with suppress(BlockingIOError):  # another breakloop comes this very moment
-            os.eventfd_read(self._wake)
+        if self._handle:
+            with suppress(BlockingIOError):  # another breakloop comes this very moment
+                os.eventfd_read(self._wake)
         return END
 
     def _wait(self, seconds: float) -> None:
         """Sleep until there may be a packet, breakloop is called, or the time is over."""
-        lib, handle = self._lib, self._handle
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self._wake, select.POLLIN)
-            if (fd := lib.pcap_get_selectable_fd(handle)) >= 0:
+            if (fd := self._lib.pcap_get_selectable_fd(self._alive())) >= 0:
                 self._poll.register(fd, select.POLLIN)
-        if often := lib.pcap_get_required_select_timeout(handle):
+        if often := self._lib.pcap_get_required_select_timeout(self._alive()):
             seconds = min(seconds, often.tv_sec + often.tv_usec / 1e6)
         self._poll.poll(None if seconds == math.inf else math.ceil(seconds * 1000))
 
-    def _packet(self) -> tuple[Header, bytes]:
-        header = self._header[0]
-        caplen = header.caplen
-        ts_ns = header.tv_sec * 10**9 + header.tv_frac * self._unit
-        data: bytes = self._ffi.buffer(self._data[0], caplen)[:]
-        return Header(ts_ns, caplen, header.len), data
+    def _taken(self) -> tuple[Header, bytes]:
+        ts_ns, length, data = self._packet
+        return Header(ts_ns, len(data), length), data
 
     def setnonblock(self, nonblock: bool) -> None:
         """Let `next` and `dispatch` return at once; `loop` and iteration wait all the same."""

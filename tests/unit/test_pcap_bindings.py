@@ -164,6 +164,41 @@ def test_a_pipe_is_waited_for_without_the_gil(tmp_path, path):
     assert got == [data for _, data in PACKETS]
 
 
+@pytest.mark.parametrize(
+    ("what", "said"), [("breakloop", "0"), ("close", "the handle is closed")], ids=lambda x: x
+)
+def test_a_signal_breaks_the_wait_for_a_pipe(tmp_path, path, what, said):
+    """Which is libpcap's own: its read fails by the signal."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = f"""
+        import os, signal, sys
+        from fal import FalError, pcap
+        held = os.open(sys.argv[1], os.O_RDWR)
+        os.write(held, open(sys.argv[2], "rb").read(24))
+        p = pcap.open_offline(sys.argv[1])
+        signal.signal(signal.SIGALRM, lambda *_: p.{what}())
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        print("ready", flush=True)
+        try:
+            print(p.loop(0, print))
+        except FalError as e:
+            print(e)
+    """
+    process = start_python(program, fifo, path)
+    assert process.communicate(timeout=10) == (f"{said}\n", "")
+
+
+def test_closed_at_once_also_below_an_exception(path):
+    """Whose traceback has the frames of the read that failed."""
+    path.write_bytes(path.read_bytes()[:-1])
+    fds = len(os.listdir("/proc/self/fd"))
+    with refused(errno.EIO, "truncated") as caught, pcap.open_offline(path) as p:
+        p.loop(0, lambda *_: None)
+    assert caught.traceback
+    assert len(os.listdir("/proc/self/fd")) == fds
+
+
 # ---- filters, callbacks --------------------------------------------------------------------------
 
 
@@ -495,6 +530,30 @@ def test_signals_break_a_wait(quiet, wait, how):
     out, err = process.communicate(timeout=10)
     want = {"default": "KeyboardInterrupt()", "breakloop": "broken", "raise": "KeyError('mine')"}
     assert (out, err) == (f"{want[how]}\n", "")
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("who", ["signal", "thread"])
+def test_closing_breaks_a_wait(quiet, wait, who):
+    """It says so, and the handle's memory stays until nobody reads."""
+    program = f"""
+        import signal, sys, threading
+        from fal import FalError, pcap
+        p = pcap.open_live(sys.argv[1], to_ms={1 if wait in ("loop", "iteration") else 0})
+        if "{who}" == "signal":
+            signal.signal(signal.SIGALRM, lambda *_: p.close())
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+        else:
+            threading.Timer(0.1, p.close).start()
+        print("ready", flush=True)
+        try:
+            {WAITS[wait]}
+        except FalError as e:
+            print(e)
+    """
+    process = start_python(program, quiet)
+    assert process.communicate(timeout=10) == ("the handle is closed\n", "")
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
