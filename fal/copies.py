@@ -91,6 +91,8 @@ def run(path: str, commands: Sequence[list[str]], cpus: Sequence[int]) -> int:
     cpus: where they are pinned, in turn; empty: they are not.
     Returns 0, or how the first ended that did not end with 0, as a shell has it.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have it ignored,
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])  # or blocked
     wanted = [n for n in PASSED if signal.getsignal(n) != signal.SIG_IGN]
     ends: list[Copy] = []
     with guarded() as group, ending.heard([*wanted, signal.SIGCHLD]) as told:

@@ -503,6 +503,22 @@ def test_ignored_signals_stay_ignored(start):
     assert copies.heard() == [["SIGUSR1"]] * 2
 
 
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_the_end_of_copies_is_heard(how):
+    """Also where who started `fal run` cared for no child's."""
+
+    def care_for_none():
+        if how == "ignored":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        else:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+
+    words = (FAL, "run", "-n", "2", *SHARED, "--", "true")
+    done = run(*words, preexec_fn=care_for_none, timeout=10)
+    assert done.returncode == 0
+    assert done.stderr.endswith("fal run: 2 copies: 2 exit 0\n")
+
+
 def test_terminal(start):
     """Ctrl-C, Ctrl-\\ and Ctrl-Z of the terminal that it runs in."""
     ours, theirs = pty.openpty()
