@@ -267,6 +267,9 @@ def test_refusals(tmp_path):
     (tmp_path / "my.conf").write_text("caplen = 96\ngruop = 3\n")
     line = refused(1, "--config", tmp_path / "my.conf", "--", "true")
     assert line.startswith(f"fal: {tmp_path}/my.conf:2:1: there is no key 'gruop'")
+    os.mkfifo(tmp_path / "fifo")
+    line = refused(1, "--config", tmp_path / "fifo", "--", "true")
+    assert line == f"fal: {tmp_path}/fifo can be read but once: name a file"
     line = refused(1, "--caplen", "0", "--", "true")
     assert line == "fal: PCAP_CAPLEN: '0' is no number from 1 to 262144"
     line = refused(1, "--fanout", "lb", "--", "true")

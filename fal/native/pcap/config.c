@@ -361,9 +361,13 @@ static int parse_line(struct fal_pcap_config *c, struct fal_pcap_setting s, char
                 err);
 }
 
-/* Its size in bytes. */
+/* Its size in bytes.  Of a pipe one reader has everything, and each copy of a program reads it. */
 static int read_file(const char *path, char *text, struct fal_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), size = 0;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), size = 0;
+    if (fd >= 0 && lseek(fd, 0, SEEK_CUR) < 0) {
+        close(fd);
+        return fal_fail(err, ESPIPE, "%s can be read but once: name a file", end_of(path));
+    }
     ssize_t n = fd < 0 ? -1 : 1;
     while (n > 0 && size <= FILE_SIZE) {
         do
