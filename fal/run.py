@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fal import copies, modes, pcapconf, reach
@@ -61,9 +62,19 @@ def commands(words: Sequence[str], number: int | None) -> list[list[str]]:
     return [[words[0], *(w.replace("{i}", str(i)) for w in words[1:])] for i in range(number)]
 
 
+def undo_python() -> None:
+    """Take back what Python changed for itself when it began, and a program would inherit."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.environ.pop("LC_CTYPE", None)  # set where the locale is C (PEP 538)
+    given = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    for word in given:
+        if word.startswith("LC_CTYPE="):
+            os.environ["LC_CTYPE"] = word.partition("=")[2]
+
+
 def start(path: str, lines: Sequence[list[str]], cpus: Sequence[int]) -> int:
     """Become the program, or start its copies and return what they come to."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores, and a program inherits
+    undo_python()
     if len(lines) > 1:
         return copies.run(path, lines, cpus)
     if cpus:

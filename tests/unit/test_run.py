@@ -76,6 +76,14 @@ def test_environment(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C"}, {"LC_CTYPE": "C.UTF-8"}], ids=str)
+def test_the_locale_is_left_alone(locale):
+    """Python sets one for itself where it is C."""
+    done = run(FAL, "run", "--", "env", env=locale | {"PATH": os.environ["PATH"]})
+    left = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert {n: v for n, v in left.items() if n.startswith(("LC_", "LANG"))} == locale
+
+
 def test_behind_sudo(monkeypatch):
     """Which drops LD_PRELOAD, and looks for commands in places of its own."""
     monkeypatch.setenv("LD_PRELOAD", "libc.so.6")
