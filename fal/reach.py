@@ -76,10 +76,15 @@ def elf(path: str) -> Elf:
     return Elf(machine, None)
 
 
+def gives_none() -> bool:
+    """Whether no program that we start gains rights by that: prctl's PR_SET_NO_NEW_PRIVS."""
+    return "\nNoNewPrivs:\t1\n" in Path("/proc/self/status").read_text()
+
+
 def gained(path: str, uid: int, gid: int) -> str | None:
     """Say by what a program gains rights when that user starts it: it is then AT_SECURE."""
     s = os.stat(path)
-    if os.statvfs(path).f_flag & os.ST_NOSUID:
+    if os.statvfs(path).f_flag & os.ST_NOSUID or gives_none():
         return None
     if s.st_mode & stat.S_ISUID and s.st_uid != uid:
         return "is set-user-ID"

@@ -251,6 +251,12 @@ def test_rights_that_the_file_system_does_not_give(made, tmp_path):
         run("umount", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["set-user-other", "set-group-other"])
+def test_rights_that_nobody_gets(made, name):
+    done = run("setpriv", "--no-new-privs", FAL, "run", "--", made / name)
+    assert (done.returncode, done.stdout) == (0, "0\n")
+
+
 def test_sudo_inside():
     line = refused(1, "--", "sudo", "tcpdump")
     assert line.endswith(
