@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gen.add_command(commands)
     run.add_command(commands)
     options = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths are as they are
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `fal stat | head` ends without a word
     try:
         return int(options.run(options))

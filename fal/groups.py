@@ -93,10 +93,12 @@ class Groups:
             fanout = fanout or (HASH if group_id >= 0 else EVERYTHING)
             group = Group(group_id, fanout, filter, program)
             if (fanout.mode == lib.FAL_MODE_CBPF) != bool(program):
-                raise FalError(
-                    errno.EINVAL,
-                    f"a new group of mode {fanout} {'takes no' if program else 'wants a'} program",
+                why = (
+                    "takes no program (mode cbpf does)"
+                    if program
+                    else "wants a program (name no mode, to join a group that has one)"
                 )
+                raise FalError(errno.EINVAL, f"a new group of mode {fanout} {why}")
         self.remove(socket)
         if group not in self.groups:  # new, or ended with that
             self.groups.append(group)

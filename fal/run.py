@@ -55,6 +55,13 @@ def check_group(options: argparse.Namespace) -> None:
     raise FalError(errno.EINVAL, f"{what} ({where})")
 
 
+def file_name(text: str) -> str:
+    """Return it as the programs find it, wherever they run."""
+    if not text:
+        raise argparse.ArgumentTypeError("it names no file")
+    return os.path.abspath(text)
+
+
 def commands(words: Sequence[str], number: int | None) -> list[list[str]]:
     """Return the command line of each copy: with its number for {i}, if copies were asked for."""
     if number is None:
@@ -135,7 +142,7 @@ def add_command(commands: Any) -> None:
     add("--group", type=group, metavar="G", help="of all devices that have no other (PCAP_GROUP)")
     add("--fanout", type=fanout, metavar="MODE", help="of that group: see fal modes (PCAP_FANOUT)")
     add("--caplen", metavar="N", help="bytes of a packet, at most (PCAP_CAPLEN)")
-    add("--config", type=os.path.abspath, metavar="FILE", help="pcap.conf(5) (PCAP_CONFIG)")
+    add("--config", type=file_name, metavar="FILE", help="pcap.conf(5) (PCAP_CONFIG)")
     add(
         "-n",
         type=at_least(1, COPIES),

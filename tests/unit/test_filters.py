@@ -191,8 +191,8 @@ def test_whose_program_it_is(source):
     poller = source(wait=100)
     other = [(6, 0, 0, 1)]
     for bad, *words in [
-        ({"group": 1, "fanout": "cbpf"}, "mode cbpf wants a program"),
-        ({"group": 1, "program": BYTE}, "mode hash takes no program"),
+        ({"group": 1, "fanout": "cbpf"}, "mode cbpf wants a program (name no mode"),
+        ({"group": 1, "program": BYTE}, "mode hash takes no program (mode cbpf does)"),
         ({"group": 1, "fanout": "lb", "program": BYTE}, "mode lb takes no program"),
         ({"program": BYTE}, "wants a group"),
         ({"group": 1, "fanout": "cbpf", "program": BYTE[:1]}, "instruction 0 is the last"),

@@ -274,6 +274,7 @@ def test_refusals(tmp_path):
         (("--driver", "dpdk", "x"), "'dpdk'"),
         (("-n", "0", "x"), "'0' is not a number"),
         (("--cpus", "4096", "x"), "CPU 4096 is not there"),
+        (("--config", "", "x"), "argument --config: it names no file"),
         (("--device", "eth0", "x"), "--device is for --check"),
         (("--check",), "which PROGRAM?"),
     ):
@@ -306,6 +307,10 @@ def test_check_a_program(made, tmp_path):
     assert not (tmp_path / "not").exists()
     (line,) = checked(made / "python")
     assert line.startswith(f"{sys.executable} links no libpcap: what it loads later, a Python")
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.symlink_to("/usr/bin/env")
+    words, strict = (FAL, "run", "--check", odd), os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    assert run(*words, text=False, env=strict).stdout.startswith(os.fsencode(odd))
     assert checked("static", code=1) == "fal: static: no such program\n"
     assert checked(made / "static", code=1).startswith(f"fal: {made}/static is static: ")
     assert checked(made / "cut", code=1).startswith(f"fal: {made}/cut is static: ")
