@@ -50,6 +50,8 @@ def case(ours: float, peers: list[float], **more: object) -> Case:
         (8, [10, 20], {"goal": "<=0.8", "lower": True}, 0.8, "0", "ok"),
         (9, [20, 10], {"goal": "<=0.8", "lower": True}, 0.9, "1", "short"),
         (9, [10], {}, 0.9, "0", ""),
+        (9, [2], {"goal": "<=9", "absolute": True}, 9, "", "ok"),  # of our value alone
+        (9, [2], {"goal": "<=8", "absolute": True}, 9, "", "short"),
         (9, [10], {"goal": {"near": ">=0.5", "far": ">=2"}}, 0.9, "0", "ok"),
     ],
 )
