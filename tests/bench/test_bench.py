@@ -6,13 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
+from peers.hashes import Flows, additive, toeplitz  # noqa: E402
 from trials import Case, Rival, Trial, play, results  # noqa: E402
 
 NAMES = sorted(path.stem for path in (ROOT / "bench" / "suite").glob("*.py"))
@@ -35,6 +38,26 @@ def test_each_runs(name: str, tmp_path: Path) -> None:
         assert re.fullmatch(LINE.format(name), line), line
         assert result["ratio"]["low"] <= result["ratio"]["median"] <= result["ratio"]["high"]
         assert result["rounds"] > 0
+
+
+def flows(source: str, destination: str) -> Flows:
+    """Of the ports 2794 and 1766."""
+    ends = [ip_address(end).packed for end in (source, destination)]
+    words = [np.frombuffer(end, ">u4").astype(np.uint32)[None, :] for end in ends]
+    return Flows(*words, *(np.array([port], np.uint32) for port in (2794, 1766)))
+
+
+def test_the_hashes_of_the_peers_are_theirs() -> None:
+    """RSS's by the vectors that come with its definition; PF_RING's by hand."""
+    key = bytes.fromhex(
+        "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
+    )
+    four = flows("66.9.149.187", "161.142.100.80")
+    six = flows("3ffe:2501:200:1fff::7", "3ffe:2501:200:3::1")
+    assert toeplitz(four, key) == [0x51CCC178]
+    assert toeplitz(six, key) == [0x40207D3D]
+    assert toeplitz(four) == toeplitz(flows("161.142.100.80", "66.9.149.187"))
+    assert additive(flows("0.0.1.2", "0.0.0.3")) == [258 + 3 + 2794 + 1766 + 6]
 
 
 def case(ours: float, peers: list[float], **more: object) -> Case:
