@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,7 @@ class Case:
 
     `goal` is what the ratio of ours to the peer's must be: ">=1.15", "<=0.8", or "" where it is
     only reported; or by distance, {"near": …, "far": …}.  `lower` where less is better: of a cost.
+    `absolute`: our value itself stands in the ratio's place, and peers are only shown.
     """
 
     name: str  # "" where the benchmark has one case
@@ -55,6 +57,7 @@ class Case:
     goal: str | dict[str, str] = ""
     lower: bool = False
     unit: str = ""
+    absolute: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,30 @@ def build() -> None:
             raise SystemExit(f"bench: the build failed:\n{done.stdout}{done.stderr}")
 
 
-def program(name: str, *words: object, cpu: int | None = None, timeout: float = 60) -> Any:
-    """Run a program of bench/ to its end and return what it prints, which is JSON."""
+def program(
+    name: str,
+    *words: object,
+    cpu: int | None = None,
+    under: Sequence[str] = (),
+    timeout: float = 60,
+) -> Any:
+    """Run a program of bench/, `under` another one, to its end; return what it prints: JSON."""
     pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
-    command = [*pinned, str(BUILT / "bench" / name), *map(str, words)]
+    command = [*pinned, *under, str(BUILT / "bench" / name), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     if done.returncode:
         raise SystemExit(f"bench: {name} failed: {done.stderr.strip() or done.returncode}")
     return json.loads(done.stdout)
+
+
+def instructions(name: str, *words: object) -> float:
+    """Return the instructions a packet that callgrind counts, where the program asks it to."""
+    with NamedTemporaryFile("r") as counts:
+        callgrind = ["valgrind", "--tool=callgrind", "--collect-atstart=no"]
+        callgrind.append(f"--callgrind-out-file={counts.name}")
+        packets = program(name, *words, under=callgrind)["packets"]
+        (total,) = (line for line in counts if line.startswith("totals: "))
+    return int(total.split()[1]) / float(packets)
 
 
 def distance(cpus: tuple[int, int] = (0, 1)) -> str:
@@ -151,6 +170,8 @@ def results(done: Rounds) -> list[dict[str, Any]]:
         if not tried:
             continue
         ratios = {peer.name: Spread.of(done.ratios(where, peer.name)) for peer in case.peers}
+        if case.absolute:
+            ratios = {"": Spread.of([r[case.ours.name].value for r in tried])}
         pick = max if case.lower else min  # the best peer is the one that leaves us the worst ratio
         best = pick(ratios, key=lambda name: ratios[name].median)
         goal = case.goal if isinstance(case.goal, str) else case.goal.get(where, "")

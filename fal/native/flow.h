@@ -32,4 +32,9 @@ struct fal_flow {
 void fal_flow(const uint8_t *data, uint32_t caplen, uint64_t seed, uint32_t hash,
               struct fal_flow *out);
 
+/* The same of a burst by the default fields, packet i at frames + packets[i].offset, the first
+ * packets[i].caplen bytes of it: fills in hash, vlan_tci and flags (FIRST and those of a tag are added)
+ * of its descriptor.  Returns how many are FAL_FLOW_UNPARSED. */
+uint32_t fal_flows(const uint8_t *frames, struct fal_desc *packets, uint32_t n, uint64_t seed);
+
 #endif

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "bpf.h"
-#include "describe.h"
 
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
@@ -197,7 +196,6 @@ static void publish_counters(struct fal_poller *p) {
 /* What came in one round, and what was found out about it. */
 struct burst {
     struct fal_desc packets[FAL_BURST];
-    struct fal_flow flows[FAL_BURST];
     uint32_t frame[FAL_BURST];
     uint16_t cpu[FAL_BURST];
     uint32_t n;
@@ -236,15 +234,9 @@ static uint32_t pieces_of(const struct fal_poller *p, const struct fal_desc *fir
 }
 
 static void classify(struct fal_poller *p, struct burst *b) {
+    p->mine->unparsed += fal_flows(p->pool.frames, b->packets, b->n, p->hash_seed);
     for (uint32_t i = 0; i < b->n; i++) {
-        if (i + 4 < b->n)
-            __builtin_prefetch(p->pool.frames + b->packets[i + 4].offset);
-        struct fal_desc *d = &b->packets[i];
-        struct fal_flow *flow = &b->flows[i];
-        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, FAL_HASH_FLOW, flow);
-        fal_describe(d, flow);
-        p->mine->unparsed += (flow->flags & FAL_FLOW_UNPARSED) != 0;
-
+        const struct fal_desc *d = &b->packets[i];
         while (p->mine->queue[p->queue_index].id != d->queue)
             p->queue_index = (p->queue_index + 1) % p->queues;
         p->mine->queue[p->queue_index].received++;
@@ -256,15 +248,14 @@ static void classify(struct fal_poller *p, struct burst *b) {
  * or a fragment as its datagram goes. */
 static const struct fal_desc *hash_again(struct fal_poller *p, const struct group *g,
                                          const struct burst *b, struct fal_desc *again) {
-    bool other = g->fanout.hash != FAL_HASH_FLOW, defrag = g->fanout.flags & FAL_FANOUT_DEFRAG;
-    if (!other && !defrag)
+    bool defrag = g->fanout.flags & FAL_FANOUT_DEFRAG;
+    if (g->fanout.hash == FAL_HASH_FLOW && !defrag)
         return b->packets;
     memcpy(again, b->packets, b->n * sizeof *again);
     for (uint32_t i = 0; i < b->n; i++) {
         struct fal_desc *d = &again[i];
-        struct fal_flow flow = b->flows[i];
-        if (other)
-            fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, g->fanout.hash, &flow);
+        struct fal_flow flow;
+        fal_flow(p->pool.frames + d->offset, d->caplen, p->hash_seed, g->fanout.hash, &flow);
         d->hash = defrag && flow.flags & FAL_FLOW_FRAGMENT
                       ? fal_defrag(&p->defrag, g->record, &flow, d->ts_ns)
                       : flow.hash;
@@ -374,7 +365,6 @@ static const struct burst *matching(struct fal_poller *p, const struct group *g,
     for (uint32_t i = 0; i < b->n; i++) {
         const struct fal_desc *d = &b->packets[i];
         kept->packets[kept->n] = *d;
-        kept->flows[kept->n] = b->flows[i];
         kept->frame[kept->n] = b->frame[i];
         kept->cpu[kept->n] = b->cpu[i];
         kept->n += fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen) != 0;

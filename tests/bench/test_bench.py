@@ -6,13 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
+from peers.hashes import Flows, additive, toeplitz  # noqa: E402
 from trials import Case, Rival, Trial, play, results  # noqa: E402
 
 NAMES = sorted(path.stem for path in (ROOT / "bench" / "suite").glob("*.py"))
@@ -37,6 +40,26 @@ def test_each_runs(name: str, tmp_path: Path) -> None:
         assert result["rounds"] > 0
 
 
+def flows(source: str, destination: str) -> Flows:
+    """Of the ports 2794 and 1766."""
+    ends = [ip_address(end).packed for end in (source, destination)]
+    words = [np.frombuffer(end, ">u4").astype(np.uint32)[None, :] for end in ends]
+    return Flows(*words, *(np.array([port], np.uint32) for port in (2794, 1766)))
+
+
+def test_the_hashes_of_the_peers_are_theirs() -> None:
+    """RSS's by the vectors that come with its definition; PF_RING's by hand."""
+    key = bytes.fromhex(
+        "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
+    )
+    four = flows("66.9.149.187", "161.142.100.80")
+    six = flows("3ffe:2501:200:1fff::7", "3ffe:2501:200:3::1")
+    assert toeplitz(four, key) == [0x51CCC178]
+    assert toeplitz(six, key) == [0x40207D3D]
+    assert toeplitz(four) == toeplitz(flows("161.142.100.80", "66.9.149.187"))
+    assert additive(flows("0.0.1.2", "0.0.0.3")) == [258 + 3 + 2794 + 1766 + 6]
+
+
 def case(ours: float, peers: list[float], **more: object) -> Case:
     rivals = [Rival(str(n), lambda v=v: Trial(v)) for n, v in enumerate(peers)]  # type: ignore[misc]
     return Case("", Rival("ours", lambda: Trial(ours)), rivals, **more)  # type: ignore[arg-type]
@@ -50,6 +73,8 @@ def case(ours: float, peers: list[float], **more: object) -> Case:
         (8, [10, 20], {"goal": "<=0.8", "lower": True}, 0.8, "0", "ok"),
         (9, [20, 10], {"goal": "<=0.8", "lower": True}, 0.9, "1", "short"),
         (9, [10], {}, 0.9, "0", ""),
+        (9, [2], {"goal": "<=9", "absolute": True}, 9, "", "ok"),  # of our value alone
+        (9, [2], {"goal": "<=8", "absolute": True}, 9, "", "short"),
         (9, [10], {"goal": {"near": ">=0.5", "far": ">=2"}}, 0.9, "0", "ok"),
     ],
 )
