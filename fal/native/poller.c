@@ -143,6 +143,8 @@ static void reclaim_all(struct fal_poller *p) {
 void fal_poller_refill(struct fal_poller *p) {
     uint32_t n = p->ops->wants(p->part);
     if (n > p->free_count)
+        reclaim_all(p);
+    if (n > p->free_count)
         n = p->free_count;
     if (n) {
         p->free_count -= n;

@@ -1,0 +1,73 @@
+"""Our poller, from a burst of packets to two workers, beside DPDK doing the same.
+
+What each source does, and what a worker does, is said in bench/fanout_race.h.  Both sides have 4096
+buffers, and huge pages where there are any; ours lie 2112 bytes apart, which AF_XDP allows in its
+unaligned mode only, and DPDK's as its mempool lays them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trials import Case, Rival, Trial, play, program, results
+
+BURSTS = (32, 64)
+PAUSES = (0, 8, 32, 128)  # that the workers make when they find nothing
+PAGES = 64  # huge ones, of 2 MiB
+PEERS = {
+    "net_ring": ("fanout_ring", "fanout_ring_crc"),
+    "net_null": ("fanout_null", "fanout_null_crc"),
+}
+GOALS: dict[tuple[str, int], dict[str, str]] = {
+    ("net_ring", 32): {"near": ">=1.0", "far": ">=1.5"},
+    ("net_null", 32): {"near": ">=1.6", "far": ">=2"},
+    ("net_null", 64): {"near": ">=1.6", "far": ">=2"},
+}
+
+
+@contextmanager
+def huge_pages(more: int) -> Iterator[None]:
+    """Reserve so many for a while, where that is allowed and memory is in one piece."""
+    knob = Path("/proc/sys/vm/nr_hugepages")
+    before = knob.read_text()
+    try:
+        knob.write_text(str(int(before) + more))
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        knob.write_text(before)
+
+
+def trial(name: str, burst: int, pauses: int, seconds: float) -> Trial:
+    done = program(name, burst, pauses, seconds)
+    return Trial(done["rate"] / 1e6, done["off"], {"pauses": pauses, "stride": done["stride"]})
+
+
+def best_pauses(name: str, burst: int, seconds: float) -> int:
+    return max(PAUSES, key=lambda pauses: trial(name, burst, pauses, seconds).value)
+
+
+def rival(name: str, burst: int, seconds: float) -> Rival:
+    pauses = best_pauses(name, burst, seconds / 2)
+    return Rival(name, partial(trial, name, burst, pauses, seconds))
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    seconds, rounds = (0.01, 1) if quick else (0.1, 25)
+    found = []
+    with huge_pages(PAGES):
+        for burst in BURSTS:
+            ours = rival("fanout_fal", burst, seconds)
+            for name, programs in PEERS.items():
+                peers = [rival(peer, burst, seconds) for peer in programs]
+                goal = GOALS.get((name, burst), "")
+                case = Case(f"{name}/{burst}", ours, peers, goal, unit="Mpps")
+                found += results(play(case, rounds))
+    return found
