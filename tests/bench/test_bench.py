@@ -95,5 +95,7 @@ def test_rounds_that_do_not_count(capsys):
     assert (far["case"], far["ratio"]["median"], far["verdict"]) == ("x/far", 4, "ok")
     assert near["thrown_away"] == 2
     never = Case("x", Rival("ours", lambda: Trial(1, off=1)), [Rival("a", lambda: Trial(1))])
-    assert results(play(never, 1, lambda: "near")) == []
+    assert results(play(never, 2, lambda: "near")) == []
     assert "not quiet" in capsys.readouterr().err
+    (alone,) = results(play(never, 1, lambda: "near"))  # one round only shows that it works
+    assert alone["rounds"] == 1
