@@ -17,7 +17,7 @@
 
 #define BURST   64
 #define WARM    512 /* bursts before the first that counts */
-#define FRAMES  1024
+#define RING    1024
 #define SOURCE  26 /* where a packet of the null backend has its source address */
 #define PAYLOAD 42 /* ... and its number */
 
@@ -115,15 +115,15 @@ static void check(int result, const struct fal_error *err) {
 static void admit(uint32_t i) {
     struct fal_error err;
     struct worker *w = &worker[i];
-    uint64_t size = sizeof(struct fal_ring) + FAL_DEFAULT_RING * sizeof(struct fal_desc);
+    uint64_t size = sizeof(struct fal_ring) + RING * sizeof(struct fal_desc);
     uint64_t offset = ((const struct fal_arena *)arena.address)->rings_offset + i * size;
     struct fal_segment cursors = {.address = (uint8_t *)&w->page, .size = sizeof w->page};
-    check(fal_device_ring(device, i + 1, offset, FAL_DEFAULT_RING, &cursors, -1, &err), &err);
+    check(fal_device_ring(device, i + 1, offset, RING, &cursors, -1, &err), &err);
     struct fal_ring *ring = (struct fal_ring *)(arena.address + offset);
     w->ring = (struct fal_consumer){.slots = (struct fal_desc *)(ring + 1),
                                     .producer = &ring->producer,
                                     .consumer = &w->page.cursor[0].consumer,
-                                    .mask = FAL_DEFAULT_RING - 1};
+                                    .mask = RING - 1};
 }
 
 static void publish(uint32_t groups, const struct fal_fanout *fanout) {
@@ -171,8 +171,9 @@ int main(int argc, char **argv) {
                                          .hash_seed = 0x46414c2d68617368,
                                          .cpus = &anywhere,
                                          .idle = FAL_IDLE_SPIN};
-    uint64_t slots = FAL_DEFAULT_RING + sizeof(struct fal_ring) / sizeof(struct fal_desc);
-    check(fal_arena_create(FRAMES, FAL_DEFAULT_FRAME_SIZE, workers * slots, FAL_HUGEPAGES_OFF, -1,
+    uint64_t slots = RING + sizeof(struct fal_ring) / sizeof(struct fal_desc);
+    uint64_t frames = workers * RING + 2 * FAL_BURST; /* every ring may be full */
+    check(fal_arena_create(frames, FAL_DEFAULT_FRAME_SIZE, workers * slots, FAL_HUGEPAGES_OFF, -1,
                            &arena, &err),
           &err);
     device = fal_device_open(&options, &arena, &books, &err);

@@ -4,7 +4,7 @@ Counted is all that the poller does between the return of the backend's `rx_burs
 parsing and hashing, steering, the rings, frames taken back from workers, bells, counters, and what
 the loop does once a round; not the backend's own (`rx_burst`, `refill`).  Bursts of 64 packets, UDP
 over IPv4, 60 bytes (64 with Ethernet's checksum) where nothing else is said.  Two workers in one
-group, by hash, who have read all that they have whenever the next burst is fetched.
+group, by hash, with rings of 1024, who have read all when the next burst is fetched.
 
 Instructions are callgrind's.  Nanoseconds are those of the median burst, on a thread that lets the
 workers read in between: without what two cores pay for handing cache lines over (see `fanout`).
