@@ -443,22 +443,23 @@ static inline uint32_t hash6(const uint8_t *ip, uint64_t key) {
 static inline __attribute__((always_inline)) void less_usual(const uint8_t *data, uint32_t caplen,
                                                              uint64_t key, struct fal_flow *out) {
     uint32_t at = MACS;
-    out->vlan_tci = out->flags = 0;
+    struct fal_flow flow = {0};
     for (; at < MACS + 2 * TAG && caplen >= at + TYPE + TAG; at += TAG) {
         uint32_t type = load16be(data + at);
         if (type != ETHERTYPE_8021Q && type != ETHERTYPE_8021AD)
             break;
         if (at == MACS)
-            note_tag(data + at + TYPE, type, out);
+            note_tag(data + at + TYPE, type, &flow);
     }
-    if (caplen < at)
+    if (caplen > at && is_plain4(data + at, caplen - at))
+        flow.hash = hash4(data + at + TYPE, key);
+    else if (caplen > at && is_plain6(data + at, caplen - at))
+        flow.hash = hash6(data + at + TYPE, key);
+    else {
         walk(data, caplen, key, FAL_HASH_FLOW, out);
-    else if (is_plain4(data + at, caplen - at))
-        out->hash = hash4(data + at + TYPE, key);
-    else if (is_plain6(data + at, caplen - at))
-        out->hash = hash6(data + at + TYPE, key);
-    else
-        walk(data, caplen, key, FAL_HASH_FLOW, out);
+        return;
+    }
+    *out = flow;
 }
 
 static inline bool is_usual(const uint8_t *data, uint32_t caplen) {
