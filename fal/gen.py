@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fal import ending, pcapfile, traffic
+from fal import ending, pcapfile, sink, traffic
 from fal.arguments import at_least
 from fal.ending import Wanted
 from fal.errors import FalError
-from fal.sender import BURST, VIA, Sender
+from fal.sender import VIA, Sender
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05  # seconds
 
@@ -32,7 +32,7 @@ def transmit(
     while True:
         elapsed = time.monotonic() - begin
         done = sender.sent + sum(sender.failed.values())
-        left = BURST if count is None else count - done
+        left = sender.burst if count is None else count - done
         if left <= 0 or (seconds is not None and elapsed >= seconds):
             return
         pause = 0.0
@@ -83,27 +83,55 @@ share = number(lambda x: 0 <= x <= 1, "no share: 0 to 1")
 positive = number(lambda x: 0 < x < float("inf"), "not a number above 0")
 
 
-def run(options: argparse.Namespace) -> int:
+def frames_of(options: argparse.Namespace) -> list[bytes]:
+    """Make, or read, what is to be sent."""
     mix = {
         key: value
         for key in traffic.Mix.__dataclass_fields__
         if (value := getattr(options, key)) is not None
     }
-    count: int | None = options.count
     if options.pcap is None:
         if options.loop is not None:
             options.usage("--loop is for --pcap")
         try:
-            frames = traffic.made(traffic.Mix(**mix))
+            return traffic.made(traffic.Mix(**mix))
         except FalError as e:
             options.usage(f"argument --sizes: {e}")
-    else:
-        if mix:
-            options.usage(f"--{next(iter(mix))} is for made traffic, not for --pcap")
-        frames = pcapfile.read(options.pcap)
-        if options.loop != 0:
-            whole = len(frames) * (options.loop or 1)
-            count = whole if count is None else min(count, whole)
+    if mix:
+        options.usage(f"--{next(iter(mix))} is for made traffic, not for --pcap")
+    return pcapfile.read(options.pcap)
+
+
+def show_limits(options: argparse.Namespace, frames: list[bytes]) -> int:
+    """Show how fast each way is alone."""
+    device, reports = sink.enter(), {}
+    options.seconds = options.seconds or 1.0
+    with ending.held() as wanted:
+        for via, way in VIA.items():
+            sender = way(device, frames)
+            begin = time.monotonic()
+            transmit(sender, options, None, begin, wanted)
+            reports[via] = report(sender, time.monotonic() - begin)
+            sender.close()
+            if not options.json:
+                print(f"{via:8}{show(reports[via])}", flush=True)
+    if options.json:
+        print(json.dumps(reports, indent=2))
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.limit and (options.device or options.rate or options.count):
+        options.usage("--limit goes with neither DEVICE nor --rate nor --count")
+    if not options.limit and options.device is None:
+        options.usage("the following arguments are required: DEVICE")
+    frames = frames_of(options)
+    if options.limit:
+        return show_limits(options, frames)
+    count: int | None = options.count
+    if options.pcap is not None and options.loop != 0:
+        whole = len(frames) * (options.loop or 1)
+        count = whole if count is None else min(count, whole)
     sender = VIA[options.via](options.device, frames)
     with ending.held() as wanted:
         begin = time.monotonic()
@@ -129,11 +157,23 @@ def add_command(commands: Any) -> None:
     )
     add, default = parser.add_argument, traffic.Mix()
     count = at_least(1, (1 << 63) - 1)
-    add("device", metavar="DEVICE")
+    add("device", metavar="DEVICE", nargs="?")
     add("--rate", type=positive, metavar="PPS", help="frames a second (default: flat out)")
     add("--count", type=count, metavar="N", help="end after N frames")
     add("--seconds", type=positive, metavar="S", help="end after so long")
-    add("--via", choices=VIA, default="socket", help="a packet socket, or AF_XDP (socket)")
+    add(
+        "--via",
+        choices=VIA,
+        default="socket",
+        help="a packet socket, AF_XDP, or XDP frames from within the kernel: each faster than the"
+        " one before (socket)",
+    )
+    add(
+        "--limit",
+        action="store_true",
+        help="say how fast each way is alone with such traffic: it sends for a second (or"
+        " --seconds) to a device of its own that drops all; wants no DEVICE",
+    )
     add("--json", action="store_true", help="for programs")
     made = parser.add_argument_group("made traffic: IPv4 and IPv6, TCP and UDP, both directions")
     add = made.add_argument

@@ -1,6 +1,7 @@
 """Sends a list of frames on a network device, over and over, many with one call.
 
-By a packet socket, or through AF_XDP, which leaves out the queueing discipline and the taps.
+By a packet socket; through AF_XDP, which leaves out the queueing discipline and the taps; or as XDP
+frames, which leave out sockets altogether.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import struct
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fal.bindings import ffi, lib
 from fal.errors import FalError, checked
 
-BURST = 256  # frames a call; more was no faster
 # struct iovec and struct mmsghdr of a 64-bit Linux: padding is in the wide fields.
 IOVEC = np.dtype([("base", "u8"), ("length", "u8")])
 MMSGHDR = np.dtype(
@@ -28,7 +29,7 @@ MMSGHDR = np.dtype(
     + [(name, "u8") for name in ("control", "control_length", "flags", "sent")]
 )
 LOST = (errno.ENOBUFS, errno.EMSGSIZE)  # of one frame; what else can happen ends it all
-SIOCGIFMTU = 0x8921
+SIOCGIFFLAGS, SIOCGIFMTU, IFF_UP = 0x8913, 0x8921, 1
 HEADER = 18  # bytes of Ethernet's and a tag, which the MTU does not count
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,6 +41,8 @@ class Sender(ABC):
 
     `sent` and `failed` count frames, `failed` by errno; `sent_bytes` is without preamble and FCS.
     """
+
+    burst = 256  # frames a call; more was no faster
 
     def __init__(self, device: str, frames: Sequence[bytes]) -> None:
         """EPERM without CAP_NET_RAW; ENODEV: no such device."""
@@ -81,7 +84,7 @@ class PacketSender(Sender):
         self._messages["vectors"] = 1
 
     def send(self, most: int) -> bool:
-        count = min(most, BURST, len(self._messages) - self._next)
+        count = min(most, self.burst, len(self._messages) - self._next)
         at = self._messages.ctypes.data + self._next * MMSGHDR.itemsize
         done = _libc.sendmmsg(self._socket.fileno(), at, count, socket.MSG_DONTWAIT)
         if done < 0:
@@ -99,21 +102,22 @@ class PacketSender(Sender):
         return True
 
 
-class XdpSender(Sender):
-    """Through an AF_XDP socket on queue 0 of the device."""
+class NativeSender(Sender):
+    """What the two ways in C have in common."""
+
+    longest: int  # bytes that a frame of these may have
+    says: str  # who says so
 
     def __init__(self, device: str, frames: Sequence[bytes]) -> None:
-        """EBUSY: the queue has an AF_XDP socket; EMSGSIZE: frames that only others can send."""
+        """EMSGSIZE: frames that only others can send."""
         super().__init__(device, frames)
         with self._socket:
-            request = struct.pack("16si20x", os.fsencode(device), 0)
-            (mtu,) = struct.unpack_from("16xi", fcntl.ioctl(self._socket, SIOCGIFMTU, request))
-            ifindex = socket.if_nametoindex(device)
+            mtu = asked(self._socket, device, SIOCGIFMTU)
         longest = self._lengths[self._lengths <= mtu + HEADER].max(initial=0)
-        if longest > lib.FAL_SENDER_LONGEST:
+        if longest > self.longest:
             raise FalError(
                 errno.EMSGSIZE,
-                f"a frame of {longest} bytes: AF_XDP sends at most {lib.FAL_SENDER_LONGEST}"
+                f"a frame of {longest} bytes: {self.says} at most {self.longest}"
                 " (--via socket sends longer ones)",
             )
         self._list = ffi.new(
@@ -125,16 +129,36 @@ class XdpSender(Sender):
             },
         )
         self._counts = ffi.new("struct fal_sender_counts *")
-        err = ffi.new("struct fal_error *")
-        name = os.fsencode(device)
+        self._open(socket.if_nametoindex(device), mtu, ffi.new("struct fal_error *"))
+
+    @abstractmethod
+    def _open(self, ifindex: int, mtu: int, err: Any) -> None: ...
+
+    def _count(self) -> None:
+        counts = self._counts
+        self.sent, self.sent_bytes = counts.sent, counts.sent_bytes
+        failed = {
+            errno.EMSGSIZE: counts.too_long,
+            errno.ENOBUFS: counts.refused,
+            errno.ENXIO: counts.unwanted,
+        }
+        self.failed = Counter({code: n for code, n in failed.items() if n})
+
+
+class XdpSocketSender(NativeSender):
+    """Through an AF_XDP socket on queue 0 of the device."""
+
+    longest, says = lib.FAL_SENDER_LONGEST, "AF_XDP sends"
+
+    def _open(self, ifindex: int, mtu: int, err: Any) -> None:
+        """EBUSY: the queue has an AF_XDP socket."""
+        name = os.fsencode(self.device)
         self._sender = checked(lib.fal_sender_open(name, ifindex, mtu, self._list, err), err)
 
     def send(self, most: int) -> bool:
-        some = lib.fal_sender_send(self._sender, min(most, BURST), self._counts)
-        why, counts = ffi.errno, self._counts
-        self.sent, self.sent_bytes = counts.sent, counts.sent_bytes
-        failed = {errno.EMSGSIZE: counts.too_long, errno.ENOBUFS: counts.refused}
-        self.failed = Counter({code: n for code, n in failed.items() if n})
+        some = lib.fal_sender_send(self._sender, min(most, self.burst), self._counts)
+        why = ffi.errno
+        self._count()
         if some < 0:
             raise self._stuck(why)
         return bool(some)
@@ -143,10 +167,53 @@ class XdpSender(Sender):
         lib.fal_sender_close(self._sender)
 
 
+class XdpFrameSender(NativeSender):
+    """As XDP frames, redirected to the device."""
+
+    burst = 4096  # to begin and end such a call takes 20 us
+    longest, says = lib.FAL_LIVE_LONGEST, "an XDP frame has"
+
+    def _open(self, ifindex: int, mtu: int, err: Any) -> None:
+        """EPERM: it needs more than other ways; EINVAL: the kernel has no such frames."""
+        self._live = checked(lib.fal_live_open(ifindex, mtu, self._list, err), err)
+
+    def send(self, most: int) -> bool:
+        result = lib.fal_live_send(self._live, min(most, self.burst), self._counts)
+        why = ffi.errno
+        self._count()
+        if result < 0:
+            raise self._stuck(why)
+        if self._counts.unwanted and not self.sent:
+            raise self._unwanted()
+        return True
+
+    def _unwanted(self) -> FalError:
+        with packet_socket(self.device) as s:
+            if not asked(s, self.device, SIOCGIFFLAGS) & IFF_UP:
+                return self._stuck(errno.ENETDOWN)
+        return FalError(
+            errno.ENXIO,
+            f"{self.device} takes no XDP frames: of a veth pair the other end must be up, with an"
+            " XDP program (fal-poller in native mode) or GRO (ethtool -K DEVICE gro on); some"
+            f" drivers want an XDP program on {self.device} itself (or send by --via af_xdp)",
+        )
+
+    def close(self) -> None:
+        lib.fal_live_close(self._live)
+
+
 VIA: dict[str, Callable[[str, Sequence[bytes]], Sender]] = {
     "socket": PacketSender,
-    "af_xdp": XdpSender,
+    "af_xdp": XdpSocketSender,
+    "xdp": XdpFrameSender,
 }
+
+
+def asked(s: socket.socket, device: str, request: int) -> int:
+    """Return the number that an ioctl of struct ifreq gives."""
+    answer = fcntl.ioctl(s, request, struct.pack("16si20x", os.fsencode(device), 0))
+    (number,) = struct.unpack_from("16xi", answer)
+    return int(number)
 
 
 def packet_socket(device: str) -> socket.socket:

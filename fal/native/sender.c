@@ -11,14 +11,14 @@
 #include "xsk.h"
 
 #define QUEUE 0
-#define TAG   4 /* bytes of a VLAN tag: the MTU does not count one */
+#define TAG   4 /* bytes of a VLAN tag */
 
 struct fal_sender {
     struct fal_xsk xsk;
     struct fal_xsk_umem umem;
     struct fal_sender_list list;
-    uint32_t next;    /* of the list */
-    uint32_t longest; /* bytes of a frame without tag */
+    uint32_t next; /* of the list */
+    uint32_t mtu;
     uint32_t settled; /* in tx: up to here it is counted what became of frames */
     uint32_t free;
     uint32_t free_frame[FAL_TX_FRAMES]; /* the last one given back goes out first: it is hot */
@@ -62,8 +62,8 @@ struct fal_sender *fal_sender_open(const char *device, uint32_t ifindex, uint32_
     }
     s->xsk.fd = -1;
     s->list = *list;
-    s->longest = ETH_HLEN + mtu;
-    s->umem.frame_size = s->longest + TAG <= 2048 ? 2048 : FAL_SENDER_LONGEST;
+    s->mtu = mtu;
+    s->umem.frame_size = ETH_HLEN + mtu + TAG <= 2048 ? 2048 : FAL_SENDER_LONGEST;
     s->umem.frame_count = FAL_TX_FRAMES;
     for (; s->free < FAL_TX_FRAMES; s->free++)
         s->free_frame[s->free] = s->free;
@@ -81,8 +81,9 @@ void fal_sender_close(struct fal_sender *s) {
     free(s);
 }
 
-static bool is_tagged(const uint8_t *frame) {
-    return frame[12] == ETHERTYPE_VLAN >> 8 && frame[13] == (ETHERTYPE_VLAN & 0xff);
+uint32_t fal_sender_limit(const uint8_t *frame, uint32_t mtu) {
+    bool tagged = frame[12] == ETHERTYPE_VLAN >> 8 && frame[13] == (ETHERTYPE_VLAN & 0xff);
+    return ETH_HLEN + (tagged ? TAG : 0) + mtu;
 }
 
 /* Puts at most so many frames into tx; whether one was too long. */
@@ -93,7 +94,7 @@ static bool put(struct fal_sender *s, uint32_t most, struct fal_sender_counts *c
         const uint8_t *data = s->list.data + ends[0];
         uint32_t length = (uint32_t)(ends[1] - ends[0]);
         s->next = s->next + 1 < s->list.count ? s->next + 1 : 0;
-        if (length > s->longest + (is_tagged(data) ? TAG : 0) || length > s->umem.frame_size) {
+        if (length > fal_sender_limit(data, s->mtu) || length > s->umem.frame_size) {
             counts->too_long++;
             too_long = true;
             continue;

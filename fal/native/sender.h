@@ -1,5 +1,5 @@
 /* Sends a list of frames on a device, over and over, through an AF_XDP socket that only sends: it
- * wants no XDP program, and leaves to the host all that comes in.
+ * wants no XDP program, and leaves to the host all that comes in.  (See live.h for another way.)
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef FAL_SENDER_H
 #define FAL_SENDER_H
@@ -21,7 +21,11 @@ struct fal_sender_counts {
     uint64_t sent_bytes; /* without preamble and FCS */
     uint64_t too_long;   /* for the MTU, as packet sockets have it, or FAL_SENDER_LONGEST */
     uint64_t refused;    /* by the device, which had no room or no carrier */
+    uint64_t unwanted;   /* by a device that takes no XDP frames, or not now (live.h) */
 };
+
+/* How long this frame may be: the MTU counts neither the header of Ethernet nor one VLAN tag. */
+uint32_t fal_sender_limit(const uint8_t *frame, uint32_t mtu);
 
 struct fal_sender;
 

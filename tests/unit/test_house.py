@@ -43,7 +43,7 @@ ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": 
 ROOM_OF |= {"describe": "flow", "device": "poller", "options": "backend"}
 ROOM_OF |= {"poller_private": "poller"}
 ROOM_OF |= {f"client_{part}": "client" for part in ("fal", "kernel", "private")}
-ROOM_OF |= {"kernel_group": "client"}
+ROOM_OF |= {"kernel_group": "client", "live": "sender"}
 # Atomics of the data path live in ring.h; rings that are shared with the kernel have its protocol.
 ATOMICS = {"ring.h", "backends/af_xdp.c", "tpacket.c", "xsk.c"}
 

@@ -12,10 +12,11 @@ from captures import write_pcap, write_pcapng
 from support import BIN, eventually, ip, run
 
 from fal import traffic
+from fal.sender import VIA
 from fal.traffic import Mix
 
 SOL_PACKET, PACKET_STATISTICS, ETH_P_ALL = 263, 6, 3
-every_way = pytest.mark.parametrize("via", ["socket", "af_xdp"])
+every_way = pytest.mark.parametrize("via", ["socket", "af_xdp", "xdp"])
 
 
 class Listener:
@@ -50,6 +51,12 @@ def listener(make_veth):
     listener.socket.close()
 
 
+def switch_gro_on(veth):
+    """Have the inner end take frames from XDP."""
+    command = veth.inside.command("ethtool", "-K", veth.device, "gro", "on")
+    subprocess.run(command, check=True)
+
+
 def gen(veth, *words, code=0):
     done = subprocess.run(
         veth.outside.command(str(BIN / "fal"), "gen", veth.peer, *words),
@@ -70,6 +77,7 @@ def test_what_is_made_arrives(listener, via):
     mix = Mix(flows=50, sizes="64-1500", ipv6=0.5, fragments=0.1, tunnels=0.3, seed=9)
     words = [w for key in ("flows", "sizes", "ipv6", "fragments", "tunnels", "seed")
              for w in (f"--{key}", str(getattr(mix, key)))]  # fmt: skip
+    switch_gro_on(listener.veth)
     report = sent(listener.veth, *words, "--count", "5000", "--rate", "50000", "--via", via)
     made = traffic.made(mix)
     expected = [made[i % len(made)] for i in range(5000)]
@@ -131,6 +139,7 @@ def test_rates_and_ends(listener):
 @every_way
 def test_what_cannot_be_sent(listener, via):
     veth = listener.veth
+    switch_gro_on(veth)
     done = gen(veth, "--sizes", "1600", "--count", "10", "--via", via, code=1)
     assert "failed 10 (10 Message too long)" in done.stdout
     report = sent(veth, "--sizes", "1000-1600", "--count", "1000", "--via", via)
@@ -199,7 +208,7 @@ def test_af_xdp_leaves_the_host_its_packets(listener):
         assert process.wait(10) == 0
 
 
-def test_af_xdp_and_long_frames(make_veth):
+def test_long_frames(make_veth):
     veth = make_veth(mtu=9000)
     listener = Listener(veth)
     report = sent(veth, "--via", "af_xdp", "--sizes", "4000-4096", "--count", "200")
@@ -210,7 +219,79 @@ def test_af_xdp_and_long_frames(make_veth):
     ip("-n", veth.outside.name, "link", "set", veth.peer, "mtu", "4082")
     line = gen(veth, "--via", "af_xdp", "--sizes", "4100", "--vlan", "1", code=1).stderr
     assert line.startswith("fal: a frame of 4100 bytes: AF_XDP sends at most 4096 ")
+    switch_gro_on(veth)
+    report = sent(veth, "--via", "xdp", "--sizes", "3400-3408", "--count", "200")
+    assert (report["sent"], report["failed"]) == (200, 0)
+    frames = listener.frames()
+    assert report["bytes"] == sum(map(len, frames))
+    assert {len(frame) for frame in frames} == set(range(3400, 3409))
+    line = gen(veth, "--via", "xdp", "--sizes", "3409", code=1).stderr
+    assert line.startswith("fal: a frame of 3409 bytes: an XDP frame has at most 3408 ")
     listener.socket.close()
+
+
+def test_xdp_frames_that_the_other_end_does_not_take(listener):
+    """They are lost without a word of the kernel's: at first that ends it, later it is counted."""
+    veth = listener.veth
+    done = gen(veth, "--via", "xdp", "--count", "1000", code=1)
+    assert done.stdout.startswith("sent 0 ")
+    line = f"fal: {veth.peer} takes no XDP frames: of a veth pair the other end must be up, with "
+    assert done.stderr.startswith(line)
+    switch_gro_on(veth)
+    process = subprocess.Popen(
+        veth.outside.command(
+            *(str(BIN / "fal"), "gen", veth.peer, "--via", "xdp"),
+            *("--rate", "20000", "--sizes", "100-200", "--json"),
+        ),
+        stdout=subprocess.PIPE,
+    )
+    arrived = 0
+
+    def some_arrived():
+        nonlocal arrived
+        arrived += (more := listener.count())
+        return more
+
+    eventually(some_arrived)
+    ip("-n", veth.inside.name, "link", "set", veth.device, "down")
+    time.sleep(0.2)
+    some_arrived()
+    ip("-n", veth.inside.name, "link", "set", veth.device, "up")
+    eventually(some_arrived)
+    process.terminate()
+    report = json.loads(process.communicate(timeout=10)[0])
+    some_arrived()
+    assert report["failures"] == {"ENXIO": report["failed"]}
+    assert report["failed"] > 500
+    assert report["sent"] == arrived
+    listener.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # that it was down
+    assert report["bytes"] == sum(map(len, listener.frames()))
+
+
+def test_xdp_frames_flat_out(make_veth, start_poller):
+    """What was sent arrived, however fast; each frame with its own length."""
+    veth = make_veth()
+    poller = start_poller(veth.device, "--mode", "native", namespace=veth.inside)
+    words = ("--via", "xdp", "--count", "500000", "--sizes", "64-1514", "--flows", "3000")
+    report = sent(veth, *words)
+    assert report["sent"] + report["failed"] == 500000
+    assert report["failures"] in ({}, {"ENOBUFS": report["failed"]})
+
+    def arrived():
+        stat = poller.look()
+        return stat["link_received"] == report["sent"]
+
+    eventually(arrived)
+
+
+def test_the_limit():
+    done = run(BIN / "fal", "gen", "--limit", "--seconds", "0.1", "--sizes", "100", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    for report in json.loads(done.stdout).values():
+        assert report["device"] == "sink"
+        assert 100 * report["sent"] == report["bytes"] > 0
+    lines = run(BIN / "fal", "gen", "--limit", "--seconds", "0.1").stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [[via, "sent"] for via in VIA]
 
 
 def refused(code, *words, through=()):
@@ -225,6 +306,10 @@ def test_refusals():
     assert line.startswith("fal: no device nosuch0 (there are: lo")
     line = refused(1, "lo", through=("setpriv", "--bounding-set=-net_raw"))
     assert line == "fal: sending on lo needs CAP_NET_RAW (run it as root)"
+    line = refused(1, "lo", "--via", "xdp", through=("setpriv", "--bounding-set=-sys_admin"))
+    assert line.startswith("fal: sending XDP frames needs CAP_SYS_ADMIN ")
+    line = refused(2, "lo", "--limit")
+    assert line.endswith("--limit goes with neither DEVICE nor --rate nor --count")
     for words, message in (
         (("--sizes", "9"), "--sizes: '9' is neither 'imix'"),
         (("--rate", "0"), "'0' is not a number above 0"),
