@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import index, length_hint
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fal import bpf
-from fal.bindings import ffi, lib
+from fal.bindings import copies, ffi, lib
 from fal.errors import FalError, c_string, checked, raise_error
 from fal.layout import DESCRIPTOR
 
@@ -413,13 +414,18 @@ class Socket:
 
         A loop that is left has taken what it was given; the next packet is the next loop's.
         """
+        return chain.from_iterable(self._copied())  # not a generator: it would run for each packet
+
+    def _copied(self) -> Iterator[Iterable[tuple[float, bytes]]]:
         while (count := self._receive(_ITERATED, self.timeout)) >= 0:
             if count:
                 batch = self._take(count)
-                times = (batch.heads["ts_ns"] * 1e-9).tolist()
-                packets = iter(list(map(bytes, batch)))
+                found = self._next
+                descriptors = ffi.buffer(found.packets, count * DESCRIPTOR.itemsize)
+                times, copied = copies(descriptors, self._view(found.ring).frames, self.snaplen)
+                packets = iter(copied)
                 try:
-                    yield from zip(times, packets, strict=False)
+                    yield zip(times, packets, strict=False)
                 finally:
                     if batch is self._batch:  # else the loop's body has received more
                         taken = len(times) - length_hint(packets)

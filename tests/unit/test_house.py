@@ -38,6 +38,7 @@ ROOMS = {
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "bpf", "flow", "modes", "tpacket"},
     "pcap": BASE | {"client", "modes", "ring"},
+    "python": {"layout"},
 }
 ROOM_OF = {"layout_check": "layout", "error": "base", "control": "base", "fal": "client"}
 ROOM_OF |= {"describe": "flow", "device": "poller", "options": "backend"}
@@ -126,7 +127,7 @@ def test_only_bindings_imports_the_native_module() -> None:
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
                 names += [f"fal.{alias.name}" for alias in node.names if node.level]
-            native = [name for name in names if re.match(r"(fal\.)?_native\b|fal\._native", name)]
+            native = [name for name in names if re.match(r"(fal\.)?_(native|packets)\b", name)]
             assert not native or path.name == "bindings.py", f"{path.name} imports {native}"
 
 

@@ -1,0 +1,5 @@
+from typing_extensions import Buffer
+
+def copies(
+    descriptors: Buffer, frames: Buffer, snaplen: int
+) -> tuple[list[float], list[bytes]]: ...
