@@ -3,7 +3,7 @@ PYTHON ?= python3
 PACKAGES = python3-venv python3-dev gcc libc6-dev libpcap-dev pkg-config iproute2 procps
 test test-long: PACKAGES += groff-base strace sudo systemd spin clang-14 libclang-rt-14-dev libpcap0.8 \
   tshark ngrep tcpstat p0f softflowd argus-server argus-client arpwatch darkstat
-test test-long bench: PACKAGES += tcpdump libdpdk-dev valgrind
+test test-long bench: PACKAGES += tcpdump libdpdk-dev valgrind ethtool
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 C_FILES = $(shell find fal tests bench -name '*.[ch]')
 # Directories too: they change when a file comes or goes.

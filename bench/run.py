@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument("--quick", action="store_true", help="for a moment: to see that it works")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was set up is taken down
     build()
     for name in options.name or NAMES:
         found = importlib.import_module(f"suite.{name}").run(options.quick)
