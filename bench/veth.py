@@ -92,9 +92,8 @@ def started(command: list[str], ready: str, **how: Any) -> Iterator[subprocess.P
 
 
 @contextmanager
-def poller(veth: Veth, *words: object) -> Iterator[subprocess.Popen[str]]:
-    """Serve the device; programs that are started in the block find it."""
-    command = within(veth.inside, TOOLS / "fal-poller", veth.device, *words)
+def served(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a fal-poller; programs that are started in the block find it."""
     before = os.environ.get("FAL_RUNTIME_DIR")
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         os.environ["FAL_RUNTIME_DIR"] = directory
@@ -103,6 +102,14 @@ def poller(veth: Veth, *words: object) -> Iterator[subprocess.Popen[str]]:
         else:
             stack.callback(os.environ.__setitem__, "FAL_RUNTIME_DIR", before)
         yield stack.enter_context(started(command, "fal-poller: ready "))
+
+
+@contextmanager
+def poller(veth: Veth, *words: object) -> Iterator[subprocess.Popen[str]]:
+    """Serve the device."""
+    command = within(veth.inside, TOOLS / "fal-poller", veth.device, *words)
+    with served(command) as process:
+        yield process
 
 
 def gen(veth: Veth, *words: object, cpu: int) -> dict[str, Any]:
