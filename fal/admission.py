@@ -5,7 +5,7 @@ All pollers of a device are alike, and a socket's ring lies at the same place in
 One slot of a ring is one frame, since a worker that stops keeps what lies in its ring.  Two stuck
 members of different groups can hold disjoint frames, so nothing less than the plain sum will do:
 
-    frames >= sum over queues (2*R + D + B) + T + sum over all sockets of C
+    frames >= sum over queues (R + D + B) + T + sum over all sockets of C
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fal.errors import FalError
 RX_RING: int = lib.FAL_RX_RING  # R
 BURST: int = lib.FAL_BURST  # B
 TX_FRAMES: int = lib.FAL_TX_FRAMES  # T
-DRIVER_RING = 0  # D: a backend counts it within the 2 * R that it holds
+DRIVER_RING = 0  # D: a backend counts it within the R that it holds
 SLOT = ffi.sizeof("struct fal_desc")
 HEAD = ffi.sizeof("struct fal_ring") // SLOT  # a ring's head takes so many slots
 
 
 def reserved(queues: int) -> int:
     """Frames that the device and the transmitter may hold: all of the bound but the sockets'."""
-    return queues * (2 * RX_RING + DRIVER_RING + BURST) + TX_FRAMES
+    return queues * (RX_RING + DRIVER_RING + BURST) + TX_FRAMES
 
 
 def default_frames(queues: int) -> int:

@@ -77,8 +77,8 @@ struct fal_backend_ops {
     void (*close)(void *device);
 };
 
-/* Frames that a backend may hold for each of its queues: 2 receive rings, and the driver's own. */
-#define FAL_BACKEND_HOLD (2 * FAL_RX_RING)
+/* Frames that a backend may hold for each of its queues: a receive ring full, the driver's own in it. */
+#define FAL_BACKEND_HOLD FAL_RX_RING
 
 extern const struct fal_backend_ops fal_backend_null;
 extern const struct fal_backend_ops fal_backend_af_xdp;

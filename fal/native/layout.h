@@ -32,7 +32,7 @@
 
 /* ---- sizes ([frames] unless said) --------------------------------------------------------- */
 
-#define FAL_RX_RING            2048    /* R: an AF_XDP socket's receive ring */
+#define FAL_RX_RING            4096    /* R: an AF_XDP socket's receive ring, and its frames */
 #define FAL_BURST              128     /* B: packets fetched at one time */
 #define FAL_TX_FRAMES          1024    /* T: set aside for transmitting */
 #define FAL_TX_SLOTS           256     /* of a socket's transmit area */

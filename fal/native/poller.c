@@ -13,8 +13,7 @@
 
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
-#define ROOM_NS 50000ull   /* how often to look whether a full ring has room again */
-#define SOON_NS 1000000ull /* how often to look for what wakes nobody: drained, or sent */
+#define NAP_NS  50000ull   /* when to look first for what wakes nobody: room, drained, sent */
 #define READ_NS 8000000ull /* when to look first whether workers have read; then twice as far */
 
 static uint64_t now_ns(clockid_t clock) {
@@ -647,6 +646,13 @@ static void sleep_until(struct fal_poller *p, uint64_t until) {
     fal_bell_disarm(transmit_seq(p));
 }
 
+/* How long to sleep before the next look for what wakes nobody: a part of how long it has not come, so
+ * that who is slow is hardly kept waiting, and who has stopped costs hardly anything. */
+static uint64_t nap(uint64_t idle) {
+    uint64_t ns = idle / 8;
+    return ns < NAP_NS ? NAP_NS : ns < READ_NS ? ns : READ_NS;
+}
+
 static void take_in_pending(struct fal_poller *p) {
     struct plan *plan = fal_load_acquire(&p->pending);
     if (!plan)
@@ -720,13 +726,11 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
             if (fal_count_out(&p->device->undrained))
                 tell(p, FAL_EVENT_DRAINED);
         }
-        if (p->over && !told_drained)
-            sleep_until(p, now + SOON_NS);
-        else if (p->full && p->idle != FAL_IDLE_SPIN)
-            sleep_until(p, now + ROOM_NS);
+        if ((p->over && !told_drained) || (p->full && p->idle != FAL_IDLE_SPIN))
+            sleep_until(p, now + nap(now - idle_since));
         else if (p->idle == FAL_IDLE_SLEEP || p->over || !begun ||
                  (p->idle == FAL_IDLE_ADAPTIVE && now - idle_since > SPIN_NS)) {
-            uint64_t until = p->sending ? now + SOON_NS : next_tick;
+            uint64_t until = p->sending ? now + nap(now - idle_since) : next_tick;
             if (!drained(p) && now + look < until) {
                 until = now + look; /* the books follow who still reads; wakes are not sent again */
                 look *= 2;

@@ -57,7 +57,7 @@ class Siege:
             frames = [udp(("10.0.0.1", 1000 + i), ("10.0.0.2", 53)) for i in range(64)]
             device = str(write_pcap(directory / "siege.pcap", list(enumerate(frames))))
         of_each = max(1, queues // self.pollers)
-        needed = of_each * (2 * lib.FAL_RX_RING + lib.FAL_BURST) + lib.FAL_TX_FRAMES
+        needed = of_each * (lib.FAL_RX_RING + lib.FAL_BURST) + lib.FAL_TX_FRAMES
         needed += len(HONEST) * RING
         words += ("--frames", str(needed + room), "--name", "siege")
         words += ("--cpus", ",".join(map(str, range(self.pollers))))

@@ -158,8 +158,8 @@ def arena(room: int = ROOM, queues: int = 1) -> admission.Admission:
 
 
 def test_the_bound() -> None:
-    """frames >= sum over queues (2 R + D + B) + T + sum over sockets of C, to the last frame."""
-    assert admission.reserved(3) == 3 * (2 * lib.FAL_RX_RING + lib.FAL_BURST) + lib.FAL_TX_FRAMES
+    """frames >= sum over queues (R + D + B) + T + sum over sockets of C, to the last frame."""
+    assert admission.reserved(3) == 3 * (lib.FAL_RX_RING + lib.FAL_BURST) + lib.FAL_TX_FRAMES
     assert admission.default_frames(1) == admission.reserved(1) + ROOM
     a = arena(queues=3)
     for socket in range(12):

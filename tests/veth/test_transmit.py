@@ -66,8 +66,8 @@ def test_what_is_injected_goes_out(served, outside):
         assert report["send_failed"] == 0
         assert report["link_received"] == 50
         assert_books(report)
-    held = lib.FAL_BURST if poller.ready["backend"] == "tpacket" else lib.FAL_RX_RING
-    idle = int(poller.ready["frames"]) - int(poller.ready["queues"]) * 2 * held
+    held = 2 * lib.FAL_BURST if poller.ready["backend"] == "tpacket" else lib.FAL_RX_RING
+    idle = int(poller.ready["frames"]) - int(poller.ready["queues"]) * held
     eventually(lambda: poller.look()["frames_free"] == idle)
 
 

@@ -1,0 +1,140 @@
+"""The points that the model of docs/scaling.md is fitted to, and checked against; no peer.
+
+Nanoseconds a packet.  `poller`: of a poller on one core over packets made in memory, with the
+workers on the other, in turn on one thread, each reading the first cache line of its packets; the
+making is in it, the larger part of it where lines that a worker has read are written again.
+`pollers`: of each, one alone and two on a core of their own, nobody listening.  `worker`: of one
+worker, by how much of a packet it reads.  `af_xdp`: of the poller's thread for 4096 packets that
+lie in the receive ring when it wakes, in copy mode on veth: the kernel's copying is on another
+core, as is a NIC's driver whose interrupt is another core's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trials import TOOLS, Case, Rival, Rounds, Trial, play, program, results
+from veth import gen, pair, poller, served
+
+import fal
+from fal import stat, status
+
+BURST = 4096  # packets: what a receive ring holds
+FLOWS = 4096
+FRAMES = 100000  # for all rings
+# (bytes, workers of each group, groups); 0 bytes: IMIX.  The first is what others are beside.
+POLLERS = [(64, 2, 1), (64, 1, 1), (64, 4, 1), (64, 8, 1), (64, 16, 1), (64, 2, 2), (64, 2, 4)]
+POLLERS += [(64, 4, 3), (590, 4, 1), (1514, 2, 1), (1514, 8, 1), (0, 4, 2)]
+READS = [(64, 64), (590, 590), (1514, 64), (1514, 1514)]  # (bytes, bytes read)
+AF_XDPS = [(2, 1), (8, 1), (2, 4), (4, 2)]
+
+
+def null(size: int, *words: object) -> AbstractContextManager[Any]:
+    """Serve packets of that size, of 4096 flows, as fal:scale."""
+    made = ("--backend", "null", "--flows", FLOWS, "--sizes", size or "imix", "--idle", "spin")
+    command = (TOOLS / "fal-poller", "scale", *made, "--frames", FRAMES, *words)
+    return served([str(word) for word in command])
+
+
+def read(size: int, workers: int, groups: int, read: int, seconds: float) -> dict[str, float]:
+    with null(size, "--cpus", 0):
+        done: dict[str, float] = program("reader", "fal:scale", groups, workers, read, seconds, 1)
+    return done
+
+
+def polled(size: int, workers: int, groups: int, seconds: float) -> Trial:
+    done = read(size, workers, groups, 64, seconds)
+    return Trial(done["poller_ns"], done["off"], {"lost": done["lost"]})
+
+
+def worked(size: int, much: int, seconds: float) -> Trial:
+    done = read(size, 1, 1, much, seconds)
+    return Trial(done["worker_ns"], done["off"])
+
+
+def looked(name: str) -> dict[str, Any]:
+    segment = status.open_existing(Path(os.environ["FAL_RUNTIME_DIR"]), name)
+    try:
+        return stat.report(segment)
+    finally:
+        segment.close()
+
+
+def alone(cpus: str, seconds: float) -> Trial:
+    """Of each of the pollers on these CPUs, while nobody listens."""
+    with null(64, "--cpus", cpus):
+        before, begun = looked("scale")["link_received"], time.monotonic()
+        time.sleep(seconds)
+        packets = looked("scale")["link_received"] - before
+        took = time.monotonic() - begun
+    return Trial(took * 1e9 * len(cpus.split(",")) / packets)
+
+
+def run_time(pid: int) -> int:
+    """Return the nanoseconds that a process's threads but the first have had of a CPU."""
+    threads = [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+
+
+def woken(workers: int, groups: int, bursts: int) -> Trial:
+    """The median of some bursts that lie there when the poller, stopped until then, wakes."""
+    costs = []
+    with (
+        pair() as veth,
+        poller(veth, "--cpus", 1, "--idle", "sleep", "--frames", FRAMES) as process,
+        ExitStack() as stack,
+    ):
+        sockets = [
+            stack.enter_context(fal.open(f"fal:{veth.device}", group=group, fanout="hash"))
+            for group in range(groups)
+            for _ in range(workers)
+        ]
+        for s in sockets:
+            s.recv_batch(timeout=0)  # from now on it has its share
+        for n in range(1, bursts + 1):
+            process.send_signal(signal.SIGSTOP)
+            gen(veth, "--count", BURST, "--flows", FLOWS, "--sizes", 64, cpu=0)
+            before = run_time(process.pid)
+            process.send_signal(signal.SIGCONT)
+            while looked(veth.device)["link_received"] < n * BURST:
+                time.sleep(0.001)
+            for s in sockets:
+                while s.recv_batch(timeout=0):
+                    pass
+            time.sleep(0.02)  # until it sleeps
+            costs.append((run_time(process.pid) - before) / BURST)
+    return Trial(sorted(costs)[len(costs) // 2])
+
+
+def families(seconds: float, bursts: int) -> list[list[Rival]]:
+    """Return the points, those that are tried in turn together."""
+    return [
+        [
+            Rival(
+                f"poller/{size}-bytes/{w}-workers/{g}-groups", partial(polled, size, w, g, seconds)
+            )
+            for size, w, g in POLLERS
+        ],
+        [Rival(f"pollers/{len(c) // 2 + 1}", partial(alone, c, seconds)) for c in ("0", "0,1")],
+        [Rival(f"worker/{n}-bytes/{m}-read", partial(worked, n, m, seconds)) for n, m in READS],
+        [Rival(f"af_xdp/{w}-workers/{g}-groups", partial(woken, w, g, bursts)) for w, g in AF_XDPS],
+    ]
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    seconds, bursts, rounds = (0.02, 1, 1) if quick else (0.15, 3, 9)
+    found = []
+    for points in families(seconds, bursts):
+        points = points[:2] if quick else points
+        done = play(Case("", points[0], points[1:]), rounds)
+        for point in points:  # each beside the first, of all rounds
+            beside = [points[0]] if point is not points[0] else points[1:2]
+            case = Case(point.name, point, beside, {}, lower=True, unit="ns")
+            found += results(Rounds(case, done.kept, done.thrown_away))
+    return found
