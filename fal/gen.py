@@ -44,7 +44,13 @@ def transmit(
             return
 
 
-def report(sender: Sender, seconds: float) -> dict[str, Any]:
+def now() -> tuple[float, float]:
+    """Return two times in seconds: of the clock, and of the CPU that this thread had."""
+    return time.monotonic(), time.thread_time()
+
+
+def report(sender: Sender, begin: tuple[float, float]) -> dict[str, Any]:
+    seconds, cpu_seconds = (after - before for before, after in zip(begin, now(), strict=True))
     return {
         "device": sender.device,
         "sent": sender.sent,
@@ -52,6 +58,7 @@ def report(sender: Sender, seconds: float) -> dict[str, Any]:
         "failed": sum(sender.failed.values()),
         "failures": {errno.errorcode[code]: n for code, n in sender.failed.items()},
         "seconds": round(seconds, 6),
+        "cpu_seconds": round(cpu_seconds, 6),
         "packets_per_second": round(sender.sent / max(seconds, 1e-9), 1),
         "bits_per_second": round(8 * sender.sent_bytes / max(seconds, 1e-9), 1),
     }
@@ -109,9 +116,9 @@ def show_limits(options: argparse.Namespace, frames: list[bytes]) -> int:
     with ending.held() as wanted:
         for via, way in VIA.items():
             sender = way(device, frames)
-            begin = time.monotonic()
-            transmit(sender, options, None, begin, wanted)
-            reports[via] = report(sender, time.monotonic() - begin)
+            begin = now()
+            transmit(sender, options, None, begin[0], wanted)
+            reports[via] = report(sender, begin)
             sender.close()
             if not options.json:
                 print(f"{via:8}{show(reports[via])}", flush=True)
@@ -134,11 +141,11 @@ def run(options: argparse.Namespace) -> int:
         count = whole if count is None else min(count, whole)
     sender = VIA[options.via](options.device, frames)
     with ending.held() as wanted:
-        begin = time.monotonic()
+        begin = now()
         try:
-            transmit(sender, options, count, begin, wanted)
+            transmit(sender, options, count, begin[0], wanted)
         finally:
-            r = report(sender, time.monotonic() - begin)
+            r = report(sender, begin)
             print(json.dumps(r, indent=2) if options.json else show(r), flush=True)
             sender.close()
     return 0 if sender.sent else 1

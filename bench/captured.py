@@ -1,0 +1,63 @@
+"""Trials on a veth pair: a source sends flat out on one core, workers read on the other.
+
+All workers do the same (bench/workers.h): they read the first cache line of every packet and its
+length.  What counts is how many packets they had for each second of sending.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from trials import BUILT, Trial
+from veth import Veth, gen, poller, started, within
+
+from fal import stat, status
+
+SENDER, WORKERS = 0, 1  # CPUs; a poller is on that of the workers
+SETTLE = 0.1  # seconds, until what was sent last is read
+GROUP = 1
+
+
+def captured(
+    veth: Veth, name: str, workers: int, *words: object, source: str, sizes: str, seconds: float
+) -> Trial:
+    """Send by that source, and return what workers of that program had: million a second."""
+    program = (BUILT / "bench" / name, WORKERS, workers, *words)
+    how = {"stdout": subprocess.PIPE}
+    with started(within(veth.inside, *program), "ready\n", **how) as process:
+        sending = ("--via", source, "--sizes", sizes, "--seconds", seconds)
+        sent = gen(veth, *sending, cpu=SENDER)
+        time.sleep(SETTLE)
+        process.terminate()
+        assert process.stdout
+        had = json.loads(process.stdout.read())
+        process.stdout.close()
+    packets = sum(had["packets"])
+    if not 0 < packets <= sent["sent"] or had["bytes"] > sent["bytes"]:
+        raise SystemExit(f"bench: {name} had {had} of {sent}")
+    if packets == sent["sent"] and had["bytes"] != sent["bytes"]:
+        raise SystemExit(f"bench: {name} had {had['bytes']} bytes of {sent['bytes']}")
+    more = {
+        "sent": sent["packets_per_second"] / 1e6,
+        "share": packets / sent["sent"],
+        "dropped": had["dropped"],
+    }
+    off = 1 - sent["cpu_seconds"] / sent["seconds"]
+    return Trial(packets / sent["seconds"] / 1e6, off if seconds >= 0.2 else 0.0, more)
+
+
+def by_fal(veth: Veth, workers: int, mode: str, *options: object, **traffic: Any) -> Trial:
+    """Let a fal-poller with these options fetch the packets."""
+    with poller(veth, "--cpus", WORKERS, *options):
+        trial = captured(veth, "capture_fal", workers, f"fal:{veth.device}", mode, **traffic)
+        segment = status.open_existing(Path(os.environ["FAL_RUNTIME_DIR"]), veth.device)
+        try:
+            trial.more.update(if_dropped=stat.report(segment)["if_dropped"])
+        finally:
+            segment.close()
+    return trial

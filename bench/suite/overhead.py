@@ -1,0 +1,33 @@
+"""What fal-poller and its rings add to AF_XDP: two workers that share the traffic by hash, beside a
+bare loop that reads the same socket and drops the packets.
+
+The source has one core; poller and workers, or the loop, the other.  The loop never sleeps.  Where
+the source is a packet socket its core is the limit, which does the kernel's part of receiving, too:
+what is added shows only where it comes to more than the other core has left.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from captured import by_fal, captured
+from trials import Case, Rival, play, results
+from veth import pair
+
+GOALS = {"socket": ">=0.95", "xdp": ">=0.85"}
+IDLE = ("spin", "adaptive")
+
+
+def run(quick: bool) -> list[dict[str, Any]]:
+    seconds, rounds = (0.05, 1) if quick else (0.4, 7)
+    found = []
+    for source, goal in GOALS.items():
+        for idle in IDLE[:1] if quick else IDLE:
+            traffic: dict[str, Any] = {"source": source, "sizes": "64", "seconds": seconds}
+            with pair() as veth:
+                ours = Rival("fal", partial(by_fal, veth, 2, "hash", "--idle", idle, **traffic))
+                bare = partial(captured, veth, "xsk_bare", 1, veth.device, **traffic)
+                case = Case(f"{source}/{idle}", ours, [Rival("bare", bare)], goal, unit="Mpps")
+                found += results(play(case, rounds))
+    return found
