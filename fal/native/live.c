@@ -37,12 +37,13 @@ struct entry {
     uint32_t length; /* 0: too long for the device */
 };
 
+/* What the programs and we share; its counts are of one test run. */
 struct state {
-    uint64_t redirected,
-        handed; /* frames: to the device, and those that it was handed; what it never
-                                  * gets remains between the two */
-    uint64_t bytes, handed_bytes; /* the same in bytes */
-    uint64_t ends[PENDING];       /* what `bytes` was after each frame between the two */
+    uint64_t redirected;    /* frames */
+    uint64_t handed;        /* of them, to the device; the others it never gets, or not yet */
+    uint64_t bytes;         /* of frames redirected */
+    uint64_t handed_bytes;  /* of frames handed to the device */
+    uint64_t ends[PENDING]; /* what `bytes` was after each of the last frames */
     uint64_t sent, sent_bytes, too_long;
     uint32_t cpu;   /* where frames are redirected */
     uint32_t error; /* of the device, negative */
@@ -213,8 +214,9 @@ static int failed(struct fal_error *err) {
 static int make_map(struct fal_live *l, uint32_t mtu, const struct fal_sender_list *list,
                     struct fal_error *err) {
     uint64_t at = sizeof *l->state + (uint64_t)list->count * sizeof(struct entry);
-    uint64_t size = at + list->ends[list->count] + FAL_LIVE_LONGEST; /* to the verifier, the last */
-    if (size > LARGEST)                                              /* frame may be as long */
+    /* To the verifier any frame may be as long as the longest: the last one, too. */
+    uint64_t size = at + list->ends[list->count] + FAL_LIVE_LONGEST;
+    if (size > LARGEST)
         return fal_fail(err, E2BIG,
                         "traffic of %.0f MiB: XDP frames are made from 511 MiB at most (fewer "
                         "--flows, or --via socket)",
@@ -264,7 +266,7 @@ int fal_live_sink(uint32_t ifindex, struct fal_error *err) {
     int drop = load(BPF_PROG_TYPE_XDP, program, sizeof program);
     int link = drop < 0 ? -1 : attach(drop, ifindex, XDP_FLAGS_DRV_MODE);
     if (link < 0)
-        failed(err);
+        fal_fail(err, errno, "the kernel refuses a program that drops: %s", strerror(errno));
     if (drop >= 0)
         close(drop); /* the link holds it */
     return link;
