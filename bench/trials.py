@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import quantiles
 from tempfile import NamedTemporaryFile
@@ -152,6 +152,16 @@ def play(case: Case, rounds: int, probe: Callable[[], str] = distance) -> Rounds
         else:
             done.kept.setdefault(before, []).append(tried)
     return done
+
+
+def of(done: Rounds, what: str, goal: str = "") -> Rounds:
+    """Return the same rounds as a case of its own: of what else the trials gave, by its name."""
+    case = replace(done.case, name=f"{done.case.name}/{what}", goal=goal)
+    kept = {
+        where: [{who: replace(t, value=t.more[what]) for who, t in r.items()} for r in rounds]
+        for where, rounds in done.kept.items()
+    }
+    return Rounds(case, kept, done.thrown_away)
 
 
 def meets(ratio: float, goal: str) -> str:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
 from peers.hashes import Flows, additive, toeplitz  # noqa: E402
-from trials import Case, Rival, Trial, play, results  # noqa: E402
+from trials import Case, Rival, Trial, of, play, results  # noqa: E402
 
 NAMES = sorted(path.stem for path in (ROOT / "bench" / "suite").glob("*.py"))
 LINE = r"{}(/\S+)? ratio=[0-9.e+-]+ goal=(none|[<>]=[0-9.]+) verdict=(ok|short|reported)"
@@ -99,3 +99,11 @@ def test_rounds_that_do_not_count(capsys):
     assert "not quiet" in capsys.readouterr().err
     (alone,) = results(play(never, 1, lambda: "near"))  # one round only shows that it works
     assert alone["rounds"] == 1
+
+
+def test_what_else_trials_gave_is_a_case_of_its_own():
+    ours = Rival("ours", lambda: Trial(9, more={"p99": 2}))
+    done = play(Case("x", ours, [Rival("a", lambda: Trial(1, more={"p99": 4}))]), 3, lambda: "near")
+    (result,) = results(of(done, "p99", ">=0.5"))
+    assert (result["case"], result["ratio"]["median"], result["verdict"]) == ("x/p99", 0.5, "ok")
+    assert (result["rounds"], result["values"]["a"]["median"]) == (3, 4)
