@@ -68,20 +68,23 @@ def looked(name: str) -> dict[str, Any]:
         segment.close()
 
 
-def alone(cpus: str, seconds: float) -> Trial:
-    """Of each of the pollers on these CPUs, while nobody listens."""
-    with null(64, "--cpus", cpus):
-        before, begun = looked("scale")["link_received"], time.monotonic()
-        time.sleep(seconds)
-        packets = looked("scale")["link_received"] - before
-        took = time.monotonic() - begun
-    return Trial(took * 1e9 * len(cpus.split(",")) / packets)
-
-
 def run_time(pid: int) -> int:
     """Return the nanoseconds that a process's threads but the first have had of a CPU."""
     threads = [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+
+
+def alone(cpus: str, seconds: float) -> Trial:
+    """Of each of the pollers on these CPUs, while nobody listens."""
+    pollers = len(cpus.split(","))
+    with null(64, "--cpus", cpus) as process:
+        before, ran = looked("scale")["link_received"], run_time(process.pid)
+        begun = time.monotonic_ns()
+        time.sleep(seconds)
+        ran = run_time(process.pid) - ran
+        took = (time.monotonic_ns() - begun) * pollers
+        packets = looked("scale")["link_received"] - before
+    return Trial(took / packets, max(0, 1 - ran / took))
 
 
 def woken(workers: int, groups: int, bursts: int) -> Trial:
