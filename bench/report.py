@@ -90,13 +90,10 @@ def number(part: str) -> float | None:
 
 
 def alike(found: Sequence[Result]) -> list[list[Result]]:
-    """Divide cases into those that go into one table and one plot: of the same peers and unit, and
-    with numbers at the same places of their names, if with any."""
+    """Divide cases into those that go into one table and one plot: of the same peers and unit."""
     made: dict[Any, list[Result]] = {}
     for r in found:
-        places = [number(part) is not None for part in parts(r)]
-        key = rivals(r)[1], r["unit"], any(places) and tuple(places)
-        made.setdefault(key, []).append(r)
+        made.setdefault((rivals(r)[1], r["unit"]), []).append(r)
     return list(made.values())
 
 
@@ -134,22 +131,30 @@ def table(found: Sequence[Result]) -> str:
 
 
 def panels(name: str, found: Sequence[Result]) -> list[tuple[str, list[tuple[str, Result]]]]:
-    """Return (title, [(x, result)]) of each panel: x is that number of their names which has the
-    most values, the rest is the panel's title.  Without such a number there is one, by case."""
-    counts = [
-        0 if number(values[0]) is None else len(set(values))
-        for values in zip(*map(parts, found), strict=False)
-    ]
-    at = X.get(name, counts.index(max(counts)))
-    if counts[at] < 2:
-        return [("", [(r["case"].removesuffix(f"/{r['unit']}"), r) for r in found])]
-    made: dict[str, list[tuple[str, Result]]] = {}
+    """Return (title, [(x, result)]) of each panel: cases whose names differ in one number, which is
+    x; the largest first, as many as show every case once; then those that differ in words, too."""
+    differ: dict[Any, list[tuple[str, Result]]] = {}
     for r in found:
-        others = [*parts(r)[:at], *parts(r)[at + 1 :]]
-        title = " ".join(part for part in others if part != r["unit"])
-        title = next((t for t in made if t.rstrip("s") == title.rstrip("s")), title)  # 1 worker
-        made.setdefault(title, []).append((parts(r)[at], r))
-    return [(title, sorted(some, key=lambda x: number(x[0]) or 0)) for title, some in made.items()]
+        for at, part in enumerate(parts(r)):
+            others = [*parts(r)[:at], *parts(r)[at + 1 :]]
+            if number(part) is not None:  # a worker, 8 workers
+                key = at, *(other.removesuffix("s") for other in others)
+                differ.setdefault(key, []).append((part, r))
+    shown: set[str] = set()
+    made = []
+    for (at, *_), some in sorted(
+        differ.items(), key=lambda x: (x[0][0] != X.get(name), -len(x[1]))
+    ):
+        cases = {r["case"] for _, r in some}
+        if len(cases) > 1 and not cases <= shown:
+            shown |= cases
+            same = parts(some[0][1])
+            title = " ".join(p for n, p in enumerate(same) if n != at and p != some[0][1]["unit"])
+            made.append((title, sorted(some, key=lambda x: number(x[0]) or 0)))
+    left = [r for r in found if r["case"] not in shown]
+    if left:
+        made.append(("", [(r["case"].removesuffix(f"/{r['unit']}"), r) for r in left]))
+    return made
 
 
 def draw(axes: Any, some: Sequence[tuple[str, Result]]) -> None:

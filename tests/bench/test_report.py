@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import count
@@ -12,6 +13,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import report as drawn  # noqa: E402
+
 MACHINE = {"cpu": "6502", "cpus": 2, "kernel": "6.18", "python": "3.11", "distance": "near"}
 
 
@@ -81,15 +86,27 @@ def test_plots(report, tmp_path):
     cases = [f"{size}/{n}-workers" for n in (1, 2) for size in (1514, 64, 256)]
     write(tmp_path / "results", "ring", *(result(case, 5, theirs=4) for case in cases))
     (_, first), (_, second) = report(), report()
-    drawn = (first / "benchmarks" / "ring.svg").read_bytes()
-    assert drawn == (second / "benchmarks" / "ring.svg").read_bytes()
-    assert len(drawn) < 60000
-    words = [
-        line.split("<")[-2].split(">")[1] for line in drawn.decode().split("\n") if "/text" in line
-    ]
+    picture = (first / "benchmarks" / "ring.svg").read_bytes()
+    assert picture == (second / "benchmarks" / "ring.svg").read_bytes()
+    assert len(picture) < 60000
+    words = re.findall(r"<text.*?>([^<]*)</text>", picture.decode())
     assert [word for word in words if "workers" in word] == ["1 workers", "2 workers"]
     assert [word for word in words if word in ("64", "256", "1514")] == 2 * ["64", "256", "1514"]
     assert {"FAL", "theirs", "M/s"} <= set(words)
+
+
+def test_panels():
+    """Each case is shown: what differs in one number together, by it; the others by their names."""
+    cases = ["64/2-workers/hash", "1514/2-workers/hash", "64/1-worker/hash", "64/2-workers/lb", "x"]
+    panels = [
+        (title, [x for x, _ in some])
+        for title, some in drawn.panels("ring", [result(case, 5, theirs=4) for case in cases])
+    ]
+    assert panels == [
+        ("2 workers hash", ["64", "1514"]),
+        ("64 workers hash", ["1", "2"]),
+        ("", ["64/2-workers/lb", "x"]),
+    ]
 
 
 def test_refused(report, tmp_path):
