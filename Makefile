@@ -12,7 +12,7 @@ SOURCES := $(shell find fal hugepages -not -path '*/__pycache__*') meson.build m
 NEEDS = import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); p = t["project"]; \
   print(*t["build-system"]["requires"], *p["dependencies"], *p["optional-dependencies"]["dev"])
 
-.PHONY: build test test-long bench demo lint format clean packages
+.PHONY: build test test-long bench bench-report demo lint format clean packages
 build: .venv/installed
 packages:
 	@[ "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>&1 | grep -cx installed)" -ge \
@@ -34,6 +34,9 @@ test test-long: lint
 # One that is named, or all: make bench B=ring
 bench: build
 	.venv/bin/python bench/run.py $(B)
+# docs/benchmarks.md, of what was measured last.
+bench-report: build
+	.venv/bin/python bench/report.py
 demo: build
 	.venv/bin/python demo/demo.py
 lint: build

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trials import TOOLS, Case, Rival, Rounds, Trial, play, program, results
+from trials import TOOLS, Case, Rival, Trial, play, program, results
 from veth import gen, pair, poller, served
 
 import fal
@@ -28,10 +28,12 @@ from fal import stat, status
 BURST = 4096  # packets: what a receive ring holds
 FLOWS = 4096
 FRAMES = 100000  # for all rings
-# (bytes, workers of each group, groups); 0 bytes: IMIX.  The first is what others are beside.
+POLLER = "poller/{}-bytes/{}-workers/{}-groups"  # workers of each group; 0 bytes: IMIX
 POLLERS = [(64, 2, 1), (64, 1, 1), (64, 4, 1), (64, 8, 1), (64, 16, 1), (64, 2, 2), (64, 2, 4)]
 POLLERS += [(64, 4, 3), (590, 4, 1), (1514, 2, 1), (1514, 8, 1), (0, 4, 2)]
-READS = [(64, 64), (590, 590), (1514, 64), (1514, 1514)]  # (bytes, bytes read)
+WORKER = "worker/{}-bytes/{}-read"
+WORKERS = [(64, 64), (590, 590), (1514, 64), (1514, 1514)]
+AF_XDP = "af_xdp/{}-workers/{}-groups"
 AF_XDPS = [(2, 1), (8, 1), (2, 4), (4, 2)]
 
 
@@ -66,20 +68,23 @@ def looked(name: str) -> dict[str, Any]:
         segment.close()
 
 
-def alone(cpus: str, seconds: float) -> Trial:
-    """Of each of the pollers on these CPUs, while nobody listens."""
-    with null(64, "--cpus", cpus):
-        before, begun = looked("scale")["link_received"], time.monotonic()
-        time.sleep(seconds)
-        packets = looked("scale")["link_received"] - before
-        took = time.monotonic() - begun
-    return Trial(took * 1e9 * len(cpus.split(",")) / packets)
-
-
 def run_time(pid: int) -> int:
     """Return the nanoseconds that a process's threads but the first have had of a CPU."""
     threads = [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+
+
+def alone(cpus: str, seconds: float) -> Trial:
+    """Of each of the pollers on these CPUs, while nobody listens."""
+    pollers = len(cpus.split(","))
+    with null(64, "--cpus", cpus) as process:
+        before, ran = looked("scale")["link_received"], run_time(process.pid)
+        begun = time.monotonic_ns()
+        time.sleep(seconds)
+        ran = run_time(process.pid) - ran
+        took = (time.monotonic_ns() - begun) * pollers
+        packets = looked("scale")["link_received"] - before
+    return Trial(took / packets, max(0, 1 - ran / took))
 
 
 def woken(workers: int, groups: int, bursts: int) -> Trial:
@@ -113,28 +118,20 @@ def woken(workers: int, groups: int, bursts: int) -> Trial:
 
 
 def families(seconds: float, bursts: int) -> list[list[Rival]]:
-    """Return the points, those that are tried in turn together."""
+    """Return the points of each kind: the first is what the others are beside."""
     return [
-        [
-            Rival(
-                f"poller/{size}-bytes/{w}-workers/{g}-groups", partial(polled, size, w, g, seconds)
-            )
-            for size, w, g in POLLERS
-        ],
+        [Rival(POLLER.format(*p), partial(polled, *p, seconds)) for p in POLLERS],
         [Rival(f"pollers/{len(c) // 2 + 1}", partial(alone, c, seconds)) for c in ("0", "0,1")],
-        [Rival(f"worker/{n}-bytes/{m}-read", partial(worked, n, m, seconds)) for n, m in READS],
-        [Rival(f"af_xdp/{w}-workers/{g}-groups", partial(woken, w, g, bursts)) for w, g in AF_XDPS],
+        [Rival(WORKER.format(*p), partial(worked, *p, seconds)) for p in WORKERS],
+        [Rival(AF_XDP.format(*p), partial(woken, *p, bursts)) for p in AF_XDPS],
     ]
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    seconds, bursts, rounds = (0.02, 1, 1) if quick else (0.15, 3, 9)
+    seconds, bursts, rounds = (0.02, 1, 1) if quick else (0.1, 3, 7)
     found = []
-    for points in families(seconds, bursts):
-        points = points[:2] if quick else points
-        done = play(Case("", points[0], points[1:]), rounds)
-        for point in points:  # each beside the first, of all rounds
-            beside = [points[0]] if point is not points[0] else points[1:2]
-            case = Case(point.name, point, beside, {}, lower=True, unit="ns")
-            found += results(Rounds(case, done.kept, done.thrown_away))
+    for first, *others in families(seconds, bursts):
+        for point in others[:1] if quick else others:
+            case = Case(point.name, point, [first], {}, lower=True, unit="ns")
+            found += results(play(case, rounds))
     return found
