@@ -13,7 +13,7 @@
 #include "workers.h"
 #include "xsk.h"
 
-#define FRAMES (2 * FAL_RX_RING)
+#define FRAMES FAL_RX_RING
 #define BATCH  64
 
 static void check(int result, const struct fal_error *err) {

@@ -1,9 +1,9 @@
 """What fal-poller and its rings add to AF_XDP: two workers that share the traffic by hash, beside a
 bare loop that reads the same socket and drops the packets.
 
-The source has one core; poller and workers, or the loop, the other.  The loop never sleeps.  Where
-the source is a packet socket its core is the limit, which does the kernel's part of receiving, too:
-what is added shows only where it comes to more than the other core has left.
+The source has one core; poller and workers, or the loop, which never sleeps, the other.  The core
+of the source is the limit: it does the kernel's part of receiving, too, with one copy into the
+pool.  What FAL adds shows only where it comes to more than the other core has left.
 """
 
 from __future__ import annotations
