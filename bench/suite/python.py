@@ -7,8 +7,8 @@ that puts into its ring.
 - `batches`: count packets by protocol and port, the worker by numpy over whole batches, the
   bindings packet by packet, as their loops give them.
 - `batches-next_batch`: the same beside pcapy-ng's next_batch, which gives many packets in a call,
-  so that numpy counts them, too.  numpy alone takes 10 ns a packet on either side, with everything
-  in the cache, of some 16 and 85: ten times as fast nobody can be.
+  so that numpy counts them, too.  Some 10 ns a packet are numpy's on either side, with everything
+  in the cache, of 16 and 70: ten times as fast nobody can be.
 - `packets`: `for ts, data`, adding up lengths.
 
 In these three the worker's clock stands while it waits for its ring (4096) to be full, as that of
