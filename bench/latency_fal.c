@@ -1,5 +1,5 @@
 /* latency_fal DEVICE COUNT sleep|spin: a worker of FAL's that takes so many frames.
- * sleep: waits as programs do, by fal_wait; spin: looks again and again.
+ * sleep: waits as programs do, by fal_wait; spin: receives again and again.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stdbool.h>
 #include <string.h>
@@ -15,7 +15,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: latency_fal DEVICE COUNT sleep|spin\n");
         return 1;
     }
-    int timeout = strcmp(argv[3], "spin") ? 2000 : 0;
+    bool spin = !strcmp(argv[3], "spin");
     struct fal_socket *s = fal_open(0, &err);
     if (!s || fal_attach(s, argv[1], &err) < 0 || fal_start(s, &err) < 0) {
         fprintf(stderr, "latency_fal: %s\n", err.text);
@@ -25,7 +25,9 @@ int main(int argc, char **argv) {
     uint64_t last = now_ns(CLOCK_MONOTONIC);
     bool more = true;
     while (more && now_ns(CLOCK_MONOTONIC) - last < 2000000000) {
-        if (fal_wait(s, timeout, &err) < 0)
+        if (spin)
+            sched_yield(); /* the poller may be on this core */
+        else if (fal_wait(s, 2000, &err) < 0)
             break;
         while (more && fal_receive(s, 64, &batch) > 0) {
             for (uint32_t i = 0; more && i < batch.count; i++)
