@@ -8,8 +8,8 @@ Sent by a socket, packets are few: its core does the kernel's part of receiving,
 limit; the workers have all that it sends.  What counts is what that part costs.  For an XDP program
 veth makes a frame of each packet first, by a copy, before the copy into the pool: so AF_XDP is
 short of a packet socket there, whoever reads it (a bare loop came to 0.96 of the kernel's fan-out
-with 64 bytes, when FAL came to 0.90 to 0.97).  By --backend tpacket the sender's core has one packet
-socket to serve, and no fan-out to do: FAL is ahead.
+with 64 bytes, when FAL came to 0.90 to 0.97).  By --backend tpacket the sender's core has one
+packet socket to serve, and no fan-out to do: FAL is ahead.
 """
 
 from __future__ import annotations
