@@ -27,9 +27,12 @@ static uint32_t ring_put(uint32_t batch, uint64_t number) {
         if (fal_producer_room(&producer) < batch)
             return 0;
     }
+    struct fal_producer p = producer; /* in registers: what is stored to slots may not change it */
     for (uint32_t i = 0; i < batch; i++)
-        fill_in(fal_producer_reserve(&producer), number + i);
-    fal_producer_submit(&producer);
+        fill_in(fal_producer_reserve(&p), number + i);
+    fal_producer_submit(&p);
+    fal_producer_prepare(&p, batch);
+    producer = p;
     return batch;
 }
 
@@ -38,8 +41,10 @@ static uint32_t ring_take(uint32_t batch, uint64_t *sum) {
     uint32_t n = fal_consumer_peek(&consumer, batch, &first);
     if (!n)
         return 0;
+    uint64_t read = 0;
     for (uint32_t i = 0; i < n; i++)
-        *sum += read_out(&first[i]);
+        read += read_out(&first[i]);
+    *sum += read;
     fal_consumer_release(&consumer, n);
     return n;
 }

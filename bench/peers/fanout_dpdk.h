@@ -134,6 +134,7 @@ static inline void consume(struct rte_mbuf **packet, uint32_t n, struct account 
 
 static void prepare(void);
 static struct account fan_out(void);
+static void settle(void); /* again and again, until the workers have all packets */
 
 static void fail(const char *what) {
     fprintf(stderr, "%s: %s\n", what, rte_strerror(rte_errno));
@@ -237,6 +238,8 @@ int main(int argc, char **argv) {
         took = stretch_end(begun);
     } while ((double)took.wall < seconds * 1e9);
     __atomic_store_n(&race.end, out.packets + 1, __ATOMIC_RELEASE);
+    while (rte_eal_get_lcore_state(1) == RUNNING)
+        settle();
     rte_eal_wait_lcore(1);
     return account(&race, out, took, pool->header_size + pool->elt_size + pool->trailer_size);
 }

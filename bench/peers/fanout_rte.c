@@ -33,3 +33,7 @@ static inline struct account fan_out(void) {
             rte_ring_enqueue_bulk(to[w], (void *const *)part[w], count[w], NULL); /* room for all */
     return out;
 }
+
+static void settle(void) {
+    rte_pause();
+}

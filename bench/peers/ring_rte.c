@@ -42,10 +42,12 @@ static uint32_t ring_take(uint32_t batch, uint64_t *sum) {
     uint32_t n = rte_ring_dequeue_zc_burst_elem_start(ring, SIZE, batch, &at, NULL);
     if (!n)
         return 0;
+    uint64_t read = 0;
     for (uint32_t i = 0; i < at.n1; i++)
-        *sum += read_out((struct fal_desc *)at.ptr1 + i);
+        read += read_out((struct fal_desc *)at.ptr1 + i);
     for (uint32_t i = at.n1; i < n; i++)
-        *sum += read_out((struct fal_desc *)at.ptr2 + i - at.n1);
+        read += read_out((struct fal_desc *)at.ptr2 + i - at.n1);
+    *sum += read;
     rte_ring_dequeue_zc_elem_finish(ring, n);
     return n;
 }

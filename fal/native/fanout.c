@@ -110,9 +110,11 @@ out:
  * One loop a mode, and the choice outside of it: a packet then costs a load and a store, but for
  * the division where something is taken modulo members. */
 
-static void steer_hash(const uint8_t *table, const struct fal_burst *b, uint8_t *member) {
-    for (uint32_t i = 0; i < b->n; i++)
-        member[i] = table[b->packets[i].hash >> FAL_BUCKET_SHIFT];
+static void steer_hash(const uint8_t *table, const struct fal_burst *b, uint8_t *restrict member) {
+    const struct fal_desc *packets = b->packets;
+#pragma GCC unroll 4
+    for (uint32_t i = 0, n = b->n; i < n; i++)
+        member[i] = table[packets[i].hash >> FAL_BUCKET_SHIFT];
 }
 
 /* `next` counts on for ever, as the kernel's counter does, so that members who come or go do not

@@ -11,6 +11,9 @@
 
 #include "bpf.h"
 
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
 #define SECOND  1000000000ull
 #define SPIN_NS 50000ull   /* adaptive: so long before sleeping (a wake costs 20 us) */
 #define NAP_NS  50000ull   /* when to look first for what wakes nobody: room, drained, sent */
@@ -39,18 +42,50 @@ static void frame_put(struct fal_poller *p, uint32_t frame) {
     p->free_frames[p->free_count++] = frame;
 }
 
+/* Its counters have changed: they are shown at the end of the round. */
+static void touch(struct fal_poller *p, struct socket_ring *s) {
+    if (!s->touched)
+        p->touched[p->touches++] = s;
+    s->touched = true;
+}
+
+/* Takes back frames of packets that are whole; nobody else may have them any more. */
+static void take_back_frames(struct fal_poller *p, const uint32_t *restrict frame, uint32_t n) {
+    uint32_t *free_frame = p->free_frames + p->free_count;
+    uint16_t *references = p->references;
+    if (!p->shared) { /* as they lie */
+        memcpy(free_frame, frame, n * sizeof *frame);
+        p->free_count += n;
+        return;
+    }
+#pragma GCC unroll 4
+    for (const uint32_t *end = frame + n; frame < end; frame++) {
+        uint16_t *others = &references[*frame];
+        if (*others)
+            --*others;
+        else
+            *free_frame++ = *frame;
+    }
+    uint32_t freed = (uint32_t)(free_frame - (p->free_frames + p->free_count));
+    p->shared -= n - freed;
+    p->free_count += freed;
+}
+
 /* Takes back what lies in the next n slots; returns how many packets begin there. */
 static uint32_t take_back(struct fal_poller *p, struct socket_ring *s, uint32_t n) {
-    struct fal_producer *r = &s->ring;
-    uint32_t packets = 0;
-    for (uint32_t end = r->reclaimed + n; r->reclaimed != end; r->reclaimed++) {
-        uint32_t slot = s->frame[r->reclaimed & r->mask];
-        if (slot & FAL_SLOT_SKIP)
-            continue;
-        uint32_t frame = slot & ~FAL_SLOT_BEGINS;
-        packets += slot / FAL_SLOT_BEGINS;
-        if (--p->references[frame] == 0)
-            frame_put(p, frame);
+    uint32_t mask = s->ring.mask, at = s->ring.reclaimed, packets = n;
+    s->ring.reclaimed += n;
+    if (!p->chains) {
+        uint32_t to_end = mask + 1 - (at & mask), run = n < to_end ? n : to_end;
+        take_back_frames(p, s->frame + (at & mask), run);
+        take_back_frames(p, s->frame, n - run);
+        return n;
+    }
+    for (; n > 0; n--, at++) {
+        uint32_t slot = s->frame[at & mask], frame = slot & ~FAL_SLOT_REST;
+        packets -= slot / FAL_SLOT_REST;
+        if (!(slot & FAL_SLOT_SKIP))
+            take_back_frames(p, &frame, 1);
     }
     return packets;
 }
@@ -126,7 +161,7 @@ static void reclaim(struct fal_poller *p, struct socket_ring *s) {
     uint32_t n = fal_producer_returned(&s->ring);
     if (n == 0)
         return;
-    s->touched = true;
+    touch(p, s);
     if (n != UINT32_MAX) {
         book_consumed(p, s, take_back(p, s, n));
         return;
@@ -139,10 +174,22 @@ static void reclaim_all(struct fal_poller *p) {
         reclaim(p, p->plan->socket[i]);
 }
 
+/* While packets flow a ring is looked at only when a sixteenth of it is taken: its worker writes to
+ * that line all the time, and each look takes it away. */
+static bool due(const struct socket_ring *s) {
+    return s->ring.next - s->ring.reclaimed > s->ring.mask / 16;
+}
+
+/* Only a ring that got something can have become due. */
+static void reclaim_due(struct fal_poller *p) {
+    for (uint32_t i = 0; i < p->recent; i++) /* touch() writes behind i, at most to i */
+        if (due(p->touched[i]))
+            reclaim(p, p->touched[i]);
+    p->recent = 0;
+}
+
 void fal_poller_refill(struct fal_poller *p) {
     uint32_t n = p->ops->wants(p->part);
-    if (n > p->free_count)
-        reclaim_all(p);
     if (n > p->free_count)
         n = p->free_count;
     if (n) {
@@ -152,6 +199,14 @@ void fal_poller_refill(struct fal_poller *p) {
 }
 
 /* ---- counters are shown ---------------------------------------------------------------------- */
+
+/* The rest of a record changes with the plan alone. */
+static void show_member(struct fal_member_status *to, const struct fal_member_status *from) {
+    to->delivered = from->delivered;
+    to->consumed = from->consumed;
+    to->abandoned = from->abandoned;
+    to->dropped = from->dropped;
+}
 
 static void publish_counters(struct fal_poller *p) {
     struct fal_poller_status *to = p->status, *from = p->mine;
@@ -167,15 +222,15 @@ static void publish_counters(struct fal_poller *p) {
         to->queue[i].received = from->queue[i].received;
     for (uint32_t i = 0; i < p->plan->groups; i++)
         to->group[p->plan->group[i].record] = from->group[p->plan->group[i].record];
-    for (uint32_t i = 0; i < p->plan->sockets; i++) {
-        struct socket_ring *s = p->plan->socket[i];
-        if (!s->touched)
-            continue;
+    for (uint32_t i = 0; i < p->touches; i++) {
+        struct socket_ring *s = p->touched[i];
         s->touched = false;
         to->socket[s->socket - 1] = from->socket[s->socket - 1];
         for (uint32_t k = 0; k < s->used; k++)
-            to->member[s->membership[k].record] = from->member[s->membership[k].record];
+            show_member(s->membership[k].shown, s->membership[k].books);
     }
+    p->recent = p->touches;
+    p->touches = 0;
     if (p->records_changed) {
         p->records_changed = false;
         to->groups = to->members = 0;
@@ -199,6 +254,9 @@ struct burst {
     struct fal_desc packets[FAL_BURST];
     uint32_t frame[FAL_BURST];
     uint16_t cpu[FAL_BURST];
+    uint16_t missed[FAL_BURST]; /* by how many groups */
+    bool misses;               /* some are by some */
+    uint8_t at[FAL_BURST];     /* what a group's filter let through: where it was in the burst */
     uint32_t n;
 };
 
@@ -234,15 +292,22 @@ static uint32_t pieces_of(const struct fal_poller *p, const struct fal_desc *fir
     return n;
 }
 
-static void classify(struct fal_poller *p, struct burst *b) {
-    p->mine->unparsed += fal_flows(p->pool.frames, b->packets, b->n, p->hash_seed);
-    for (uint32_t i = 0; i < b->n; i++) {
-        const struct fal_desc *d = &b->packets[i];
-        while (p->mine->queue[p->queue_index].id != d->queue)
+/* Packets of one queue come together. */
+static void count_queues(struct fal_poller *p, const struct burst *b) {
+    for (uint32_t i = 0, n; i < b->n; i += n) {
+        uint16_t queue = b->packets[i].queue;
+        for (n = p->queues == 1 ? b->n : 1; i + n < b->n && b->packets[i + n].queue == queue;)
+            n++;
+        while (p->mine->queue[p->queue_index].id != queue)
             p->queue_index = (p->queue_index + 1) % p->queues;
-        p->mine->queue[p->queue_index].received++;
+        p->mine->queue[p->queue_index].received += n;
     }
     p->mine->received += b->n;
+}
+
+static void classify(struct fal_poller *p, struct burst *b) {
+    p->mine->unparsed += fal_flows(p->pool.frames, b->packets, b->n, p->hash_seed);
+    count_queues(p, b);
 }
 
 /* A burst as a group hashes it that does not hash by the default: other fields, what lies deeper,
@@ -277,10 +342,8 @@ static void roll_over(struct fal_poller *p, struct group *g, const struct burst 
     fal_rollover(&g->steering, capacity, room, slots, b->n, member);
 }
 
-static void put_piece(struct fal_poller *p, struct socket_ring *s, const struct fal_desc *piece,
-                      uint32_t frame, uint32_t begins) {
-    s->frame[s->ring.next & s->ring.mask] = frame | begins;
-    p->references[frame]++;
+static inline void put_piece(struct socket_ring *s, const struct fal_desc *piece, uint32_t slot) {
+    s->frame[s->ring.next & s->ring.mask] = slot;
     *fal_producer_reserve(&s->ring) = *piece;
 }
 
@@ -294,10 +357,9 @@ static bool put_chain(struct fal_poller *p, struct socket_ring *s, const struct 
         return false;
     s->others += skipped + n - 1;
     while (skipped-- > 0) {
-        s->frame[s->ring.next & s->ring.mask] = FAL_SLOT_SKIP;
-        *fal_producer_reserve(&s->ring) = (struct fal_desc){.flags = FAL_DESC_SKIP};
+        put_piece(s, &(struct fal_desc){.flags = FAL_DESC_SKIP}, FAL_SLOT_SKIP | FAL_SLOT_REST);
     }
-    put_piece(p, s, first, frame, FAL_SLOT_BEGINS);
+    put_piece(s, first, frame);
     struct fal_desc piece = *first;
     for (; piece.flags & FAL_DESC_MORE; at++) {
         const struct fal_desc *other = &p->others.piece[at];
@@ -305,19 +367,45 @@ static bool put_chain(struct fal_poller *p, struct socket_ring *s, const struct 
         piece.caplen = other->caplen;
         piece.flags = (uint16_t)((first->flags & ~(FAL_DESC_FIRST | FAL_DESC_MORE)) |
                                  (other->flags & FAL_DESC_MORE));
-        put_piece(p, s, &piece, p->others.frame[at], 0);
+        put_piece(s, &piece, p->others.frame[at] | FAL_SLOT_REST);
     }
     return true;
 }
 
-static bool put(struct fal_poller *p, struct socket_ring *s, const struct fal_desc *packet,
-                uint32_t frame) {
-    if (packet->flags & FAL_DESC_MORE)
-        return put_chain(p, s, packet, frame);
-    if (!fal_producer_room(&s->ring))
-        return false;
-    put_piece(p, s, packet, frame, FAL_SLOT_BEGINS);
-    return true;
+/* Puts each packet of a burst into its member's ring; writes down which found no room, and returns
+ * how many. */
+static uint32_t put(struct fal_poller *p, struct socket_ring *const *ring, const uint8_t *member,
+                    const struct fal_desc *packets, const uint32_t *frame, uint32_t n,
+                    uint8_t *full) {
+    uint32_t dropped = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct socket_ring *s = ring[member[i]];
+        struct fal_producer *r = &s->ring;
+        if (r->next == r->submitted)
+            touch(p, s);
+        if (unlikely(fal_producer_full(r))) {
+            full[dropped++] = (uint8_t)i;
+            continue;
+        }
+        uint32_t at = fal_producer_reserve_at(r);
+        r->slots[at] = packets[i];
+        s->frame[at] = frame[i];
+    }
+    return dropped;
+}
+
+/* The same where packets may come in pieces. */
+static uint32_t put_chains(struct fal_poller *p, struct socket_ring *const *ring,
+                           const uint8_t *member, const struct fal_desc *packets,
+                           const uint32_t *frame, uint32_t n, uint8_t *full) {
+    uint32_t dropped = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct socket_ring *s = ring[member[i]];
+        touch(p, s);
+        if (!put_chain(p, s, &packets[i], frame[i]))
+            full[dropped++] = (uint8_t)i;
+    }
+    return dropped;
 }
 
 /* Mode cbpf: the verdict picks the member. */
@@ -329,14 +417,21 @@ static void run_program(struct fal_poller *p, const struct group *g, const struc
     }
 }
 
-static void deliver(struct fal_poller *p, struct group *g, const struct burst *b) {
+static void miss(struct burst *b, uint32_t i) {
+    b->missed[i]++;
+    b->misses = true;
+}
+
+static void deliver(struct fal_poller *p, struct group *g, struct burst *b) {
     struct fal_group_status *books = &p->mine->group[g->record];
     struct fal_desc again[FAL_BURST];
     uint32_t verdict[FAL_BURST], n = b->n, full = 0;
-    uint8_t member[FAL_BURST];
+    uint8_t member[FAL_BURST], dropped[FAL_BURST];
     books->received += n;
     if (!g->steering.members) {
         books->drops[FAL_DROP_NO_MEMBER] += n;
+        for (uint32_t i = 0; i < n; i++)
+            miss(b, i);
         return;
     }
     const struct fal_desc *packets = hash_again(p, g, b, again);
@@ -347,28 +442,32 @@ static void deliver(struct fal_poller *p, struct group *g, const struct burst *b
               member);
     if (g->fanout.mode == FAL_MODE_ROLLOVER || g->fanout.flags & FAL_FANOUT_ROLLOVER)
         roll_over(p, g, b, member);
-    for (uint32_t i = 0; i < n; i++) {
-        struct socket_ring *s = g->member[member[i]];
-        if (!put(p, s, &packets[i], b->frame[i])) {
-            s->dropped++;
-            full++;
-        }
+    full = (p->chains ? put_chains : put)(p, g->member, member, packets, b->frame, n, dropped);
+    for (uint32_t i = 0; i < full; i++) {
+        g->member[member[dropped[i]]]->dropped++;
+        miss(b, dropped[i]);
     }
     books->drops[FAL_DROP_RING_FULL] += full;
     books->delivered += n - full;
 }
 
 /* What the group's filter lets through; the rest is booked. */
-static const struct burst *matching(struct fal_poller *p, const struct group *g,
-                                    const struct burst *b, struct burst *kept) {
+static struct burst *matching(struct fal_poller *p, const struct group *g, struct burst *b,
+                              struct burst *kept) {
     struct fal_group_status *books = &p->mine->group[g->record];
     kept->n = 0;
+    kept->misses = false;
     for (uint32_t i = 0; i < b->n; i++) {
         const struct fal_desc *d = &b->packets[i];
+        if (!fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen)) {
+            miss(b, i);
+            continue;
+        }
         kept->packets[kept->n] = *d;
         kept->frame[kept->n] = b->frame[i];
         kept->cpu[kept->n] = b->cpu[i];
-        kept->n += fal_bpf_run(g->filter, p->pool.frames + d->offset, d->len, d->caplen) != 0;
+        kept->missed[kept->n] = 0;
+        kept->at[kept->n++] = (uint8_t)i;
     }
     books->received += b->n - kept->n;
     books->filtered += b->n - kept->n;
@@ -376,31 +475,34 @@ static const struct burst *matching(struct fal_poller *p, const struct group *g,
 }
 
 static void submit(struct fal_poller *p) {
-    for (uint32_t i = 0; i < p->plan->sockets; i++) {
-        struct socket_ring *s = p->plan->socket[i];
+    for (uint32_t i = 0; i < p->touches; i++) {
+        struct socket_ring *s = p->touched[i];
         uint32_t n = s->ring.next - s->ring.submitted;
         if (!(n | s->dropped))
             continue;
-        struct fal_member_status *m = &p->mine->member[s->membership[s->used - 1].record];
+        struct fal_member_status *m = s->membership[s->used - 1].books;
         struct fal_socket_status *total = &p->mine->socket[s->socket - 1];
         m->delivered += n - s->others;
         m->dropped += s->dropped;
         total->delivered += n - s->others;
         total->dropped += s->dropped;
         s->dropped = s->others = 0;
-        s->touched = true;
-        s->served |= n != 0;
-        if (n)
-            fal_producer_submit(&s->ring);
+        if (!n)
+            continue;
+        s->served = true;
+        fal_producer_submit(&s->ring);
+        fal_producer_prepare(&s->ring, n);
+        if (due(s))
+            __builtin_prefetch(s->ring.consumer);
     }
 }
 
 /* One wake a sleep, none a packet.  EAGAIN: the worker's end is readable already; short of memory:
- * again with the next burst, or tick. */
-static void ring_bells(struct fal_poller *p) {
+ * again with its next packets, or tick. */
+static void ring_bells(struct socket_ring **socket, uint32_t sockets) {
     fal_bell_fence();
-    for (uint32_t i = 0; i < p->plan->sockets; i++) {
-        struct socket_ring *s = p->plan->socket[i];
+    for (uint32_t i = 0; i < sockets; i++) {
+        struct socket_ring *s = socket[i];
         if (!s->served)
             continue;
         s->served = false;
@@ -412,25 +514,48 @@ static void ring_bells(struct fal_poller *p) {
     }
 }
 
-static void free_unwanted(struct fal_poller *p, const uint32_t *frame, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++)
-        if (!p->references[frame[i]])
-            frame_put(p, frame[i]);
+static void settle_frame(struct fal_poller *p, uint32_t frame, uint32_t holders) {
+    if (!holders) {
+        frame_put(p, frame);
+    } else {
+        p->references[frame] = (uint16_t)(holders - 1);
+        p->shared += holders - 1;
+    }
+}
+
+/* Frames that no ring took come back; of the others it is noted how many did. */
+static void settle(struct fal_poller *p, const struct burst *b) {
+    for (uint32_t i = 0; i < b->n; i++) {
+        uint32_t frame = b->frame[i], at = p->chains ? p->rest[frame] : 0u;
+        uint32_t holders = p->plan->groups - b->missed[i];
+        settle_frame(p, frame, holders);
+        for (uint32_t n = pieces_of(p, &b->packets[i], frame); n > 1; n--)
+            settle_frame(p, p->others.frame[at++], holders);
+    }
+}
+
+static void deliver_matching(struct fal_poller *p, struct group *g, struct burst *b) {
+    struct burst kept;
+    deliver(p, g, matching(p, g, b, &kept));
+    for (uint32_t k = 0; kept.misses && k < kept.n; k++)
+        if (kept.missed[k])
+            miss(b, kept.at[k]);
 }
 
 static void forward(struct fal_poller *p, struct burst *b) {
-    struct burst kept;
     if (p->chains)
         set_apart(p, b);
     classify(p, b);
+    memset(b->missed, 0, b->n * sizeof *b->missed);
+    b->misses = false;
     for (uint32_t i = 0; i < p->plan->groups; i++) {
         struct group *g = &p->plan->group[i];
-        deliver(p, g, g->filter ? matching(p, g, b, &kept) : b);
+        (g->filter ? deliver_matching : deliver)(p, g, b);
     }
     submit(p);
-    free_unwanted(p, b->frame, b->n);
-    free_unwanted(p, p->others.frame, p->others.n);
-    ring_bells(p);
+    if (b->misses || p->plan->groups != 1) /* else each frame is in one ring */
+        settle(p, b);
+    ring_bells(p->touched, p->touches);
     publish_counters(p);
 }
 
@@ -491,6 +616,8 @@ static void send_last(struct fal_poller *p, struct socket_ring *s) {
 /* Whether there was something to send. */
 static bool transmit(struct fal_poller *p) {
     uint32_t left = FAL_BURST, sockets = p->plan->sockets;
+    if (!fal_load_acquire(&p->transmitters))
+        return false;
     take_back_sent(p);
     for (uint32_t i = 0; i < sockets && left; i++)
         left -= send_some(p, p->plan->socket[p->next_sender++ % sockets], left);
@@ -541,7 +668,8 @@ static void enter(struct fal_poller *p, struct socket_ring *s, const struct fal_
     struct fal_member_status *books = &p->mine->member[m->record];
     if (!last || last->record != m->record) {
         memset(books, 0, sizeof *books);
-        s->membership[s->used++] = (struct membership){.record = m->record};
+        s->membership[s->used++] = (struct membership){
+            .record = m->record, .books = books, .shown = &p->status->member[m->record]};
         if (last) {
             struct fal_member_status *old = &p->mine->member[last->record];
             last->left = (uint32_t)(old->delivered - old->consumed - old->abandoned);
@@ -595,6 +723,7 @@ void fal_poller_adopt(struct fal_poller *p, struct plan *plan) {
     p->plan = plan;
     p->records_changed = true;
     publish_counters(p);
+    p->recent = 0; /* who left the plan may be gone at any time from now on */
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -605,7 +734,7 @@ static void tick(struct fal_poller *p) {
     p->mine->if_dropped = stats.if_dropped;
     p->send_failed = stats.send_failed;
     reclaim_all(p);
-    ring_bells(p);
+    ring_bells(p->plan->socket, p->plan->sockets);
     publish_counters(p);
 }
 
@@ -700,7 +829,7 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
                                 strerror(errno));
         }
         if (n > 0) {
-            reclaim_all(p);
+            reclaim_due(p);
             burst.n = (uint32_t)n;
             forward(p, &burst);
         }
@@ -716,6 +845,8 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
             idle_since = now;
             reclaim_all(p);
             look = READ_NS;
+        } else if (!p->free_count) { /* the backend may be waiting for frames */
+            reclaim_all(p);
         }
         fal_poller_refill(p);
         if (busy)

@@ -14,11 +14,12 @@
 struct membership {
     uint32_t record;
     uint32_t left;
+    struct fal_member_status *books, *shown; /* the record in `mine`, and in the status */
 };
 
 /* What a slot was given: the number of its frame, and these. */
-#define FAL_SLOT_BEGINS 0x80000000 /* a packet begins here */
-#define FAL_SLOT_SKIP   0x40000000 /* and there is no frame */
+#define FAL_SLOT_REST 0x80000000 /* no packet begins here */
+#define FAL_SLOT_SKIP 0x40000000 /* and there is no frame */
 
 /* A socket's ring. */
 struct socket_ring {
@@ -81,7 +82,8 @@ struct fal_poller {
     struct plan *plan;     /* what the poller works by */
     uint32_t *free_frames; /* last in, first out: what is hot in the cache goes out first */
     uint32_t free_count;
-    uint16_t *references; /* of each frame: in how many rings it lies */
+    uint16_t *references; /* of each frame that lies in a ring: in how many others it does */
+    uint32_t shared;      /* their sum */
     bool chains;          /* packets may come in pieces; then: */
     struct pieces others; /* of the burst at hand */
     uint8_t *rest;        /* of a frame with a first piece: where in `others` the next is */
@@ -92,6 +94,8 @@ struct fal_poller {
     uint64_t send_failed; /* at the device; those that never got there are counted in `mine` */
     uint32_t sending;     /* frames that lie with the backend to be sent */
     uint32_t next_sender; /* in the plan's sockets: served in turn */
+    uint32_t recent;      /* ... and were, when counters were last shown */
+    uint32_t touches;     /* how many sockets are in `touched` */
     uint32_t queues;
     uint32_t queue_index; /* where the last packet's queue stands in mine->queue */
     bool over;            /* the source has ended */
@@ -99,15 +103,17 @@ struct fal_poller {
     bool records_changed; /* in the status: show all of them */
 
     struct socket_ring sockets[FAL_MAX_SOCKETS];
+    struct socket_ring *touched[FAL_MAX_SOCKETS]; /* in this round, each once */
 
     /* between the two threads */
     pthread_mutex_t lock; /* for `running` against `pending`: never held while packets flow */
     bool running;
-    struct plan *pending; /* control -> poller: release/acquire */
-    uint32_t stop, begun; /* control -> poller */
-    int kick;             /* eventfd, control -> poller: look at the above */
-    int taken;            /* eventfd, poller -> control: the pending plan is taken in */
-    int senders;          /* epoll over the sockets by which workers wake the poller to transmit */
+    struct plan *pending;  /* control -> poller: release/acquire */
+    uint32_t stop, begun;  /* control -> poller */
+    uint32_t transmitters; /* control -> poller: sockets that ever got a transmit area */
+    int kick;              /* eventfd, control -> poller: look at the above */
+    int taken;             /* eventfd, poller -> control: the pending plan is taken in */
+    int senders;           /* epoll over the sockets by which workers wake the poller to transmit */
 };
 
 /* A device and its pollers.  The control thread's, but for what says otherwise. */

@@ -30,6 +30,16 @@
 
 #include "layout_check.h"
 
+/* To fetch a line for oneself alone; what gcc makes of __builtin_prefetch(…, 1) leaves the others
+ * their copies, unless told of the instruction. */
+static inline void fal_prefetch_to_write(const void *line) {
+#ifdef __x86_64__
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)line));
+#else
+    __builtin_prefetch(line, 1);
+#endif
+}
+
 /* ---- the poller's side --------------------------------------------------------------------- */
 
 struct fal_producer {
@@ -46,9 +56,29 @@ static inline uint32_t fal_producer_room(const struct fal_producer *p) {
     return p->mask + 1 - (p->next - p->reclaimed);
 }
 
+static inline bool fal_producer_full(const struct fal_producer *p) {
+    return p->next - p->reclaimed > p->mask;
+}
+
 /* The slot to write next; there must be room. */
 static inline struct fal_desc *fal_producer_reserve(struct fal_producer *p) {
     return &p->slots[p->next++ & p->mask];
+}
+
+/* The same by its place among the slots. */
+static inline uint32_t fal_producer_reserve_at(struct fal_producer *p) {
+    uint32_t next = p->next;
+    p->next = next + 1;
+    return next & p->mask;
+}
+
+/* Asks for the lines of the next n slots, which the worker has, to write to them soon: a store that
+ * must wait for its line holds up all that follow it. */
+static inline void fal_producer_prepare(const struct fal_producer *p, uint32_t n) {
+    const struct fal_desc *slot = &p->slots[p->next & p->mask], *end = &p->slots[p->mask + 1];
+    end = end < slot + n ? end : slot + n; /* a few less before the ring's end */
+    for (; slot < end; slot += 64 / sizeof *slot)
+        fal_prefetch_to_write(slot);
 }
 
 /* Shows the worker all that has been reserved.  Pairs with fal_consumer_peek. */

@@ -50,12 +50,13 @@ static void set_up(void) {
     for (uint32_t i = 0; i < RINGS; i++) {
         static uint64_t never;
         struct socket_ring *s = p->plan->socket[i] = group->member[i] = &p->sockets[i];
-        *s = (struct socket_ring){.ring = {slots[i], &producer[i], &consumer[i], RING - 1, 0, 0, 0},
-                                  .bell.seq = &never,
-                                  .frame = calloc(RING, sizeof *s->frame),
-                                  .socket = i + 1,
-                                  .used = 1,
-                                  .membership[0].record = i};
+        *s = (struct socket_ring){
+            .ring = {slots[i], &producer[i], &consumer[i], RING - 1, 0, 0, 0},
+            .bell.seq = &never,
+            .frame = calloc(RING, sizeof *s->frame),
+            .socket = i + 1,
+            .used = 1,
+            .membership[0] = {i, 0, &p->mine->member[i], &p->status->member[i]}};
     }
 }
 
