@@ -180,8 +180,8 @@ def test_nothing_gathers_in_the_poller(start_poller):
     rounds(50)
     descriptors, maps, memory = state()
     rounds(200)
-    descriptors2, maps2, memory2 = state()
-    assert descriptors2 == descriptors
+    eventually(lambda: state()[0] <= descriptors)  # some are closed a moment later
+    _, maps2, memory2 = state()
     assert maps2 <= maps + 3  # malloc's
     assert memory2 <= memory + 1024  # KiB
 
