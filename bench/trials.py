@@ -77,13 +77,12 @@ class Spread:
 
 def build() -> None:
     """Build the programs of bench/, with what the package is built with."""
-    again = ["--reconfigure"] if (BUILT / "build.ninja").exists() else []
     env = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}"}
     werror = f"-Dwerror={'true' if os.environ.get('CI') else 'false'}"
-    for words in (
-        ["setup", *again, "-Dbench=true", werror, str(BUILT), str(ROOT)],
-        ["compile", "-C", str(BUILT)],
-    ):
+    steps = [["compile", "-C", str(BUILT)]]
+    if not (BUILT / "build.ninja").exists():  # else it is made anew by itself when it must be
+        steps.insert(0, ["setup", "-Dbench=true", werror, str(BUILT), str(ROOT)])
+    for words in steps:
         command = [str(TOOLS / "meson"), *words]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode:
