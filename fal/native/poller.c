@@ -255,8 +255,8 @@ struct burst {
     uint32_t frame[FAL_BURST];
     uint16_t cpu[FAL_BURST];
     uint16_t missed[FAL_BURST]; /* by how many groups */
-    bool misses;               /* some are by some */
-    uint8_t at[FAL_BURST];     /* what a group's filter let through: where it was in the burst */
+    bool misses;                /* some are by some */
+    uint8_t at[FAL_BURST];      /* what a group's filter let through: where it was in the burst */
     uint32_t n;
 };
 
