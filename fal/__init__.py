@@ -12,7 +12,6 @@ without a poller: then the kernel captures and spreads.
 
 from __future__ import annotations
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 from fal.bindings import ffi as _ffi
@@ -24,14 +23,18 @@ from fal.modes import parse as _parse
 if TYPE_CHECKING:
     from fal.socket import Batch, Socket, Stats
 
-__version__ = _version("pcap-fal")
+__version__: str
 __all__ = ["Batch", "FalError", "PollerGone", "Socket", "Stats", "flow_hash", "open"]
 
 HASH_SEED: int = _lib.FAL_HASH_SEED
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client when it is first asked for: numpy takes longer than all of fal-poller."""
+    """Load what takes long when it is first asked for: numpy longer than all of fal-poller."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pcap-fal")
     if name not in ("Batch", "Socket", "Stats"):
         raise AttributeError(f"module 'fal' has no attribute '{name}'")
     from fal import socket

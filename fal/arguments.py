@@ -6,9 +6,18 @@ import argparse
 import os
 from typing import Any
 
+import fal
 from fal import traffic
 from fal.bindings import lib
 from fal.errors import FalError
+
+
+class Version(argparse.Action):
+    """--version, which is found out only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"{parser.prog} {fal.__version__}")
+        parser.exit()
 
 
 def number_list(text: str) -> list[int]:

@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import fal
 from fal import status
-from fal.arguments import at_least, cpu_list, number_list, sizes
+from fal.arguments import Version, at_least, cpu_list, number_list, sizes
 from fal.bindings import lib
 
 BACKENDS = ("af_xdp", "null", "pcap", "tpacket")
@@ -103,7 +102,7 @@ def poller_name(text: str) -> str:
 
 def add_general(add: Any) -> None:
     add("device", metavar="DEV", help="network device, or capture file (null: any word)")
-    add("--version", action="version", version=f"fal-poller {fal.__version__}")
+    add("--version", action=Version, nargs=0, help="show the version and end")
     add(
         "--backend",
         choices=BACKENDS,

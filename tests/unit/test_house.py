@@ -88,6 +88,16 @@ def test_package_is_the_installed_one() -> None:
     assert fal.__version__ == version("pcap-fal")
 
 
+@pytest.mark.parametrize("words", ["import fal.poller", "fal.cli.main(['modes'])"])
+def test_starts_without_what_takes_long(words: str) -> None:
+    """Numpy alone takes longer than all else that fal-poller and most commands load."""
+    program = (
+        f"import sys, fal.cli\n{words}\nprint({{'numpy', 'importlib.metadata'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-Pc", program], capture_output=True, text=True)
+    assert done.stdout.endswith("set()\n"), done.stderr
+
+
 def test_native_module_speaks() -> None:
     err = fal._native.ffi.new("struct fal_error *")
     assert fal._native.lib.fal_fail(err, 22, b"no") == -1
