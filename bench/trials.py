@@ -79,11 +79,10 @@ def build() -> None:
     """Build the programs of bench/, with what the package is built with."""
     env = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}"}
     werror = f"-Dwerror={'true' if os.environ.get('CI') else 'false'}"
-    steps = [["compile", "-C", str(BUILT)]]
+    steps = [["ninja", "-C", str(BUILT)]]
     if not (BUILT / "build.ninja").exists():  # else it is made anew by itself when it must be
-        steps.insert(0, ["setup", "-Dbench=true", werror, str(BUILT), str(ROOT)])
-    for words in steps:
-        command = [str(TOOLS / "meson"), *words]
+        steps.insert(0, ["meson", "setup", "-Dbench=true", werror, str(BUILT), str(ROOT)])
+    for command in steps:
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"bench: the build failed:\n{done.stdout}{done.stderr}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -18,21 +19,20 @@ def trial(ring: str, batch: int, pauses: tuple[int, int], seconds: float) -> Tri
     return Trial(done["rate"] / 1e6, done["off"], {"pauses": pauses})
 
 
-def best_pauses(ring: str, batch: int, seconds: float) -> tuple[int, int]:
-    """Return the back-off of producer and consumer with which it is fastest."""
-    return max(
-        product(PAUSES, PAUSES), key=lambda pauses: trial(ring, batch, pauses, seconds).value
+def rival(ring: str, batch: int, seconds: float, tried: Sequence[int]) -> Rival:
+    """One whose producer and consumer pause as suits it best of what is tried."""
+    pauses = max(
+        product(tried, tried), key=lambda pauses: trial(ring, batch, pauses, seconds / 2).value
     )
+    return Rival(ring, partial(trial, ring, batch, pauses, seconds))
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
     seconds, rounds = (0.01, 1) if quick else (0.1, 25)
+    pauses = PAUSES[:1] if quick else PAUSES
     found = []
     for batch in BATCHES:
-        rivals = [
-            Rival(ring, partial(trial, ring, batch, best_pauses(ring, batch, seconds / 2), seconds))
-            for ring in RINGS
-        ]
+        rivals = [rival(ring, batch, seconds, pauses) for ring in RINGS]
         case = Case(str(batch), rivals[0], rivals[1:], ">=1.15" if batch >= 8 else "", unit="M/s")
         found += results(play(case, rounds))
     return found
