@@ -2,7 +2,9 @@
  * of the client.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -184,6 +186,7 @@ int main(int argc, char **argv) {
 
     pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* it waits for whatever comes */
         for (uint32_t w = 0; w < WORKERS; w++) {
             struct fal_ring *ring =
                 (struct fal_ring *)(arena.address + layout->rings_offset + w * ring_size);

@@ -3,14 +3,17 @@
  *
  *   PROGRAM BATCH PAUSE_FULL PAUSE_EMPTY SECONDS [CPU CPU]
  *
- * The producer fills in every field of every descriptor, the consumer reads each.  A side that
- * finds the ring full, or empty, pauses so many times before it looks again.
+ * The producer fills in every field of every descriptor, the consumer reads each of them and adds
+ * up five fields.  A side that finds the ring full, or empty, pauses so many times before it looks
+ * again.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef BENCH_RING_RACE_H
 #define BENCH_RING_RACE_H
 
 #include <immintrin.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,6 +87,7 @@ int main(int argc, char **argv) {
     ring_make(memory + 4096);
     pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* it waits for whatever comes */
         pin(argc == 7 ? atoi(argv[6]) : 1);
         consume(batch, (uint32_t)atoi(argv[3]));
         _exit(0);

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,14 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument("--quick", action="store_true", help="for a moment: to see that it works")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was set up is taken down
+    for ending in (signal.SIGINT, signal.SIGTERM):  # what was set up is taken down
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     build()
     for name in options.name or NAMES:
-        found = importlib.import_module(f"suite.{name}").run(options.quick)
+        try:
+            found = importlib.import_module(f"suite.{name}").run(options.quick)
+        except subprocess.TimeoutExpired as error:
+            raise SystemExit(f"bench: {error}") from None
         options.results.mkdir(parents=True, exist_ok=True)
         report = {"name": name, "quick": options.quick, "machine": machine(), "results": found}
         (options.results / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")

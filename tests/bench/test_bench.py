@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from ipaddress import ip_address
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import eventually, ip
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
@@ -38,6 +40,29 @@ def test_each_runs(name: str, tmp_path: Path) -> None:
         assert re.fullmatch(LINE.format(name), line), line
         assert result["ratio"]["low"] <= result["ratio"]["median"] <= result["ratio"]["high"]
         assert result["rounds"] > 0
+
+
+def living(group: int) -> list[str]:
+    """Return the names of the processes of a group."""
+    lines = subprocess.check_output(["ps", "-eo", "pgid=,stat=,comm="], text=True).splitlines()
+    words = [line.split() for line in lines]
+    return [comm for pgid, stat, comm in words if int(pgid) == group and stat[0] != "Z"]
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "number"),
+    [("ring", "ring_fal", signal.SIGTERM), ("capture", "capture_fal", signal.SIGINT)],
+)
+def test_interrupted(name: str, program: str, number: signal.Signals) -> None:
+    """All that it started ends with it, and its namespaces go."""
+    command = [sys.executable, ROOT / "bench" / "run.py", name]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0) as running:
+        eventually(lambda: program in living(running.pid), 120)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=20)
+    assert (running.returncode, said) == (128 + number, "")
+    eventually(lambda: not living(running.pid))
+    assert f"fal-test-{running.pid}-" not in ip("netns")
 
 
 def flows(source: str, destination: str) -> Flows:
