@@ -62,11 +62,12 @@ static void handled(uint64_t *packets, uint64_t *lost) {
     }
 }
 
-/* Reads for so many seconds; returns how many packets, and the nanoseconds in which there were any. */
+/* Reads for so many seconds, and until something came; returns how many packets, and the nanoseconds
+ * in which there were any. */
 static uint64_t read_for(double seconds, uint64_t *busy) {
     uint64_t begun = now_ns(CLOCK_MONOTONIC), before = begun, taken = 0;
     *busy = 0;
-    while ((double)(before - begun) < seconds * 1e9) {
+    while (!taken || (double)(before - begun) < seconds * 1e9) {
         for (uint32_t i = 0; i < count; i++) {
             uint32_t n = take(sockets[i]);
             uint64_t now = now_ns(CLOCK_MONOTONIC);
