@@ -6,7 +6,6 @@ length.  What counts is how many packets they had for each second of sending.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from trials import BUILT, Trial
-from veth import Veth, gen, poller, started, within
+from veth import Veth, gen, poller, started, told, within
 
 from fal import stat, status
 
 SENDER, WORKERS = 0, 1  # CPUs; a poller is on that of the workers
 SETTLE = 0.1  # seconds, until what was sent last is read
-GROUP = 1
+NETWORK = 10  # all sources of fal gen are in 10/8
 
 
 def captured(
@@ -34,10 +33,10 @@ def captured(
         sent = gen(veth, *sending, cpu=SENDER)
         time.sleep(SETTLE)
         process.terminate()
-        assert process.stdout
-        had = json.loads(process.stdout.read())
-        process.stdout.close()
+        had = told(process)
     packets = sum(had["packets"])
+    if had["sum"] != NETWORK * packets:
+        raise SystemExit(f"bench: {name} had other packets than those of the source: {had}")
     if not 0 < packets <= sent["sent"] or had["bytes"] > sent["bytes"]:
         raise SystemExit(f"bench: {name} had {had} of {sent}")
     if packets == sent["sent"] and had["bytes"] != sent["bytes"]:

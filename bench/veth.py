@@ -91,6 +91,14 @@ def started(command: list[str], ready: str, **how: Any) -> Iterator[subprocess.P
         process.stderr.close()
 
 
+def told(process: subprocess.Popen[str]) -> Any:
+    """Return what a program of bench/ that has its end prints: JSON."""
+    said, why = process.communicate(timeout=60)
+    if process.returncode:
+        raise SystemExit(f"bench: {process.args!r} failed: {why.strip() or process.returncode}")
+    return json.loads(said)
+
+
 @contextmanager
 def served(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """Run a fal-poller; programs that are started in the block find it."""

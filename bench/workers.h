@@ -24,7 +24,7 @@
 /* Of one worker. */
 struct tally {
     uint64_t packets, bytes;
-    uint64_t sum;     /* of a word in the first cache line of each: so that it is read */
+    uint64_t sum;     /* of a byte of the first cache line of each */
     uint64_t dropped; /* that found no room, as the kernel counted; 0: counted elsewhere */
     uint64_t padding[4];
 };
@@ -42,9 +42,7 @@ static void set_up(void) {
 }
 
 static inline void read_packet(struct tally *t, const uint8_t *data, uint32_t length) {
-    uint32_t word;
-    memcpy(&word, data + 26, sizeof word); /* an IPv4 source address */
-    t->sum += word;
+    t->sum += data[26]; /* the first of an IPv4 source address */
     t->bytes += length;
     t->packets++;
 }

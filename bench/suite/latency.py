@@ -24,7 +24,7 @@ from itertools import product
 from typing import Any
 
 from trials import BUILT, Case, Rival, Trial, of, play, results
-from veth import Veth, pair, poller, started, within
+from veth import Veth, pair, poller, started, told, within
 from veth import run as run_command
 
 RATES = {"1k": 1000, "100k": 100_000}  # packets a second
@@ -45,8 +45,7 @@ def trial(veth: Veth, reader: list[str], cpu: int, count: int, rate: int) -> Tri
     with started(command, "ready", stdout=subprocess.PIPE) as process:
         sender = within(veth.outside, tool("latency_send"), veth.peer, count, rate, cpu=0)
         sent = json.loads(run_command(*sender))
-        assert process.stdout
-        found: dict[str, Any] = json.loads(process.stdout.read())
+        found: dict[str, Any] = told(process)
     itself = found["arrived"] == count and sent["late"] < LATE
     return Trial(found["p50"], 0 if itself else 1, found)
 
@@ -63,7 +62,7 @@ def libpcap(veth: Veth, version: str, wait: str, cpu: int, count: int, rate: int
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    seconds, rounds = (0.2, 1) if quick else (1.5, 5)
+    seconds, rounds = (0.1, 1) if quick else (1.5, 5)
     settings = list(product(RATES.items(), PLACES.items(), WAITS.items()))
     found = []
     with pair() as veth:
