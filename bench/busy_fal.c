@@ -1,4 +1,4 @@
-/* busy_fal DEVICE STEPS GROUP: a worker of FAL's, in a group by hash; -1: in none.
+/* busy_fal DEVICE STEPS GROUP: a worker of FAL's, in a group by hash.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "busy.h"
 #include "fal.h"
@@ -12,10 +12,9 @@ int main(int argc, char **argv) {
         return 1;
     }
     uint32_t steps = (uint32_t)atoi(argv[2]);
-    int group = atoi(argv[3]);
     struct fal_socket *s = fal_open(8192, &err);
-    if (!s || (group >= 0 && fal_join(s, group, "hash", &err) < 0) ||
-        fal_attach(s, argv[1], &err) < 0 || fal_start(s, &err) < 0) {
+    if (!s || fal_join(s, atoi(argv[3]), "hash", &err) < 0 || fal_attach(s, argv[1], &err) < 0 ||
+        fal_start(s, &err) < 0) {
         fprintf(stderr, "busy_fal: %s\n", err.text);
         return 1;
     }

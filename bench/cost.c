@@ -51,11 +51,6 @@ static void end(void) {
     counting = false;
 }
 
-static int compare(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* ---- the source ------------------------------------------------------------------------------ */
 
 static void read_all(struct worker *w) {
@@ -193,9 +188,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "cost: packets were lost\n");
         return 1;
     }
-    qsort(took, bursts, sizeof *took, compare);
     printf("{\"packets\": %llu, \"ns\": %.3f}\n", (unsigned long long)bursts * BURST,
-           (double)took[bursts / 2] / BURST);
+           (double)median(took, bursts) / BURST);
     fal_device_close(device);
     fal_segment_free(&arena);
     free(took);

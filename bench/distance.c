@@ -22,11 +22,6 @@ static void *other(void *unused) {
     return NULL;
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 int main(int argc, char **argv) {
     if (argc != 3) {
         fprintf(stderr, "usage: distance CPU CPU\n");
@@ -37,7 +32,7 @@ int main(int argc, char **argv) {
     if (pthread_create(&thread, NULL, other, NULL))
         return 1;
     pin(atoi(argv[1]));
-    double ns[STRETCHES];
+    uint64_t ns[STRETCHES];
     uint32_t i = 0;
     for (uint32_t s = 0; s < STRETCHES; s++) {
         uint64_t begun = now_ns(CLOCK_MONOTONIC);
@@ -46,10 +41,9 @@ int main(int argc, char **argv) {
             while (__atomic_load_n(&ball, __ATOMIC_ACQUIRE) != 2 * i + 2)
                 ;
         }
-        ns[s] = (double)(now_ns(CLOCK_MONOTONIC) - begun) / TRIPS;
+        ns[s] = now_ns(CLOCK_MONOTONIC) - begun;
     }
     pthread_join(thread, NULL);
-    qsort(ns, STRETCHES, sizeof *ns, compare);
-    printf("%.1f\n", ns[STRETCHES / 2]);
+    printf("%.1f\n", (double)median(ns, STRETCHES) / TRIPS);
     return 0;
 }

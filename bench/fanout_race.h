@@ -12,8 +12,6 @@
 #ifndef BENCH_FANOUT_RACE_H
 #define BENCH_FANOUT_RACE_H
 
-#include <immintrin.h>
-
 #include "measure.h"
 #include "mix.h"
 
@@ -56,11 +54,6 @@ struct race {
     uint64_t bits;       /* so that all that was read is wanted */
     double off;
 };
-
-static inline void back_off(uint32_t pauses) {
-    while (pauses--)
-        _mm_pause();
-}
 
 /* Which packets of one worker have come: at most so many. */
 static uint32_t take(uint32_t worker, uint32_t burst, struct account *came, uint64_t *bits);

@@ -18,11 +18,6 @@
 static uint8_t frames[PACKETS][PACKET_SIZE];
 static struct fal_desc packets[PACKETS];
 
-static int compare(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* One by one they have the same hashes. */
 static int same(const struct fal_desc *burst) {
     for (uint32_t i = 0; i < BURST; i++) {
@@ -55,9 +50,8 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
-    qsort(took, rounds * BURSTS, sizeof *took, compare);
     printf("{\"packets\": %u, \"ns\": %.3f}\n", rounds * PACKETS,
-           (double)took[rounds * BURSTS / 2] / BURST);
+           (double)median(took, rounds * BURSTS) / BURST);
     free(took);
     return 0;
 }

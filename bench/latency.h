@@ -38,11 +38,6 @@ static inline bool latency_note(struct latency *l, const uint8_t *frame, uint32_
     return l->count < l->most;
 }
 
-static inline int latency_compare(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* Prints the percentiles, in microseconds. */
 static inline void latency_end(struct latency *l) {
     uint32_t early = l->count > 2 * LATENCY_EARLY ? LATENCY_EARLY : 0, n = l->count - early;
@@ -51,9 +46,9 @@ static inline void latency_end(struct latency *l) {
         fprintf(stderr, "nothing arrived\n");
         exit(1);
     }
-    qsort(ns, n, sizeof *ns, latency_compare);
+    uint64_t p50 = median(ns, n);
     printf("{\"arrived\": %u, \"p50\": %.2f, \"p99\": %.2f, \"p99.9\": %.2f}\n", l->count,
-           (double)ns[n / 2] / 1000, (double)ns[n - 1 - n / 100] / 1000,
+           (double)p50 / 1000, (double)ns[n - 1 - n / 100] / 1000,
            (double)ns[n - 1 - n / 1000] / 1000);
 }
 

@@ -1,9 +1,10 @@
-/* What the programs of the benchmarks share: a core of one's own, the time, and whether the core was
- * one's own indeed.
+/* What the programs of the benchmarks share: a core of one's own, the time, whether the core was
+ * one's own indeed, and medians.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef BENCH_MEASURE_H
 #define BENCH_MEASURE_H
 
+#include <immintrin.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -44,6 +45,22 @@ static inline struct stretch stretch_end(struct stretch begun) {
 /* The share of it in which the thread was off its CPU, 0 to 1. */
 static inline double stretch_off(struct stretch s) {
     return s.cpu < s.wall ? 1 - (double)s.cpu / (double)s.wall : 0;
+}
+
+static inline void back_off(uint32_t pauses) {
+    while (pauses--)
+        _mm_pause();
+}
+
+static inline int compare(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts them. */
+static inline uint64_t median(uint64_t *values, uint32_t n) {
+    qsort(values, n, sizeof *values, compare);
+    return values[n / 2];
 }
 
 #endif

@@ -10,7 +10,6 @@
 #ifndef BENCH_RING_RACE_H
 #define BENCH_RING_RACE_H
 
-#include <immintrin.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -46,11 +45,6 @@ static struct shared {
     uint64_t begin, end; /* written by the producer: `end` is how many there are in all, + 1 */
     uint64_t sum, off_permille, taken;
 } * shared;
-
-static void back_off(uint32_t pauses) {
-    while (pauses--)
-        _mm_pause();
-}
 
 static void consume(uint32_t batch, uint32_t pauses) {
     uint64_t taken = 0, sum = 0, end = 0;
