@@ -5,6 +5,7 @@ costs them 0.5, 1, 2 or 5 us.  Who fetches and spreads the packets is on the sen
 sides: fal-poller (AF_XDP native, `--idle adaptive`) here, the kernel's receive path there.  So with
 two CPUs the workers' is the limit, and more of them process no more: the figures tell what it costs
 to spread, and what is lost for want of it.  5 us a packet are more than that CPU has.
+`…-shared`: the workers have CPU 0, too, and the other lies idle.
 
 A worker's ring holds 8192 packets on both sides.  A round counts in which nobody else had more than
 3 % of either CPU.  Shares are rounded to a thousandth.
@@ -22,7 +23,9 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,12 @@ GROUP = 7
 REST = 0.02  # seconds after the last packet, in which blocks that are not full come
 
 Popen = subprocess.Popen[str]
+
+
+@dataclass(frozen=True)
+class Workers:
+    count: int
+    cpu: int = 1
 
 
 def ran(process: Popen) -> float:
@@ -71,16 +80,16 @@ class Others:
 
 
 def trial(
-    veth: Veth, fetching: Sequence[Popen], worker: list[object], workers: int, seconds: float
+    veth: Veth, fetching: Sequence[Popen], worker: list[object], at: Workers, seconds: float
 ) -> Trial:
-    command = within(veth.inside, *worker, cpu=1)
+    command = within(veth.inside, *worker, cpu=at.cpu)
     with ExitStack() as stack:
         running = [
             stack.enter_context(started(command, "ready", stdout=subprocess.PIPE))
-            for _ in range(workers)
+            for _ in range(at.count)
         ]
         sender = BUILT / "bench" / "busy_send", veth.peer, int(RATE * seconds), RATE
-        others = Others([fetching, running])
+        others = Others([fetching, running] if at.cpu else [[*fetching, *running], []])
         sent = json.loads(run_command(*within(veth.outside, *sender, cpu=0)))
         off = others.share([sent["cpu"], 0])
         time.sleep(REST)
@@ -94,31 +103,33 @@ def trial(
     return Trial(round(processed / sent["sent"], 3), off, more)
 
 
-def fal(veth: Veth, steps: int, workers: int, seconds: float) -> Trial:
+def fal(veth: Veth, steps: int, at: Workers, seconds: float) -> Trial:
     with poller(veth, "--cpus", 0) as process:
         worker = [BUILT / "bench" / "busy_fal", f"fal:{veth.device}", steps, GROUP]
-        return trial(veth, [process], worker, workers, seconds)
+        return trial(veth, [process], worker, at, seconds)
 
 
-def tpacket(veth: Veth, steps: int, workers: int, group: int, seconds: float) -> Trial:
+def tpacket(veth: Veth, steps: int, at: Workers, group: int, seconds: float) -> Trial:
     worker = [BUILT / "bench" / "busy_tpacket", veth.device, steps, group]
-    return trial(veth, [], worker, workers, seconds)
+    return trial(veth, [], worker, at, seconds)
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
     seconds, rounds = (0.1, 1) if quick else (1, 5)
     steps = program("busy_steps")
     found = []
+    settings = [(work, Workers(n)) for work, n in product(WORK, WORKERS)]
+    settings += [(1, Workers(n, cpu=0)) for n in WORKERS]
     with pair() as veth:
-        for work in WORK[:1] if quick else WORK:
-            for workers in WORKERS[:2] if quick else WORKERS:
-                about = veth, int(steps * work)
-                ours = Rival("fal", partial(fal, *about, workers, seconds))
-                peers = [
-                    Rival("tpacket fanout", partial(tpacket, *about, workers, GROUP, seconds)),
-                    Rival("tpacket alone", partial(tpacket, *about, 1, -1, seconds)),
-                ]
-                case = Case(f"{work}us-{workers}", ours, peers, ">=1", unit="share")
-                done = play(case, rounds)
-                found += results(done) + results(of(done, "reached", ">=1"))
+        for work, at in [*settings[:1], settings[-2]] if quick else settings:
+            about = veth, int(steps * work)
+            ours = Rival("fal", partial(fal, *about, at, seconds))
+            alone = replace(at, count=1)
+            peers = [
+                Rival("tpacket fanout", partial(tpacket, *about, at, GROUP, seconds)),
+                Rival("tpacket alone", partial(tpacket, *about, alone, -1, seconds)),
+            ]
+            name = f"{work}us-{at.count}" + ("" if at.cpu else "-shared")
+            done = play(Case(name, ours, peers, ">=1" if at.cpu else "", unit="share"), rounds)
+            found += results(done) + results(of(done, "reached", ">=1" if at.cpu else ""))
     return found
