@@ -160,7 +160,7 @@ int main(int argc, char **argv) {
     seconds = atof(argv[3]);
     const uint64_t ring_size = sizeof(struct fal_ring) + RING * sizeof(struct fal_desc);
     check(fal_arena_create(PACKETS, STRIDE, WORKERS * ring_size / sizeof(struct fal_desc),
-                           FAL_HUGEPAGES_TRY, -1, &arena, &err),
+                           huge_pages() ? FAL_HUGEPAGES_TRY : FAL_HUGEPAGES_OFF, -1, &arena, &err),
           &err);
     struct fal_arena *layout = (struct fal_arena *)arena.address;
     layout->frames = PACKETS; /* the rest of the last page lies idle */

@@ -18,9 +18,10 @@
 #define PACKETS   4096 /* buffers too */
 #define WORKERS   2
 #define MAX_BURST 64
+#define MEGABYTES 64 /* that DPDK is given */
 
-/* Whether so many megabytes of huge pages are free, which both sides use where they can. */
-static inline int huge_pages(uint64_t megabytes) {
+/* Whether so many megabytes of huge pages are free: then both sides use them, else neither. */
+static inline int huge_pages(void) {
     FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
     unsigned long long pages = 0;
     if (f) {
@@ -28,7 +29,7 @@ static inline int huge_pages(uint64_t megabytes) {
             pages = 0;
         fclose(f);
     }
-    return 2 * pages >= megabytes;
+    return 2 * pages >= MEGABYTES;
 }
 
 /* What went out, and what came to the workers. */

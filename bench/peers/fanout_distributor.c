@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <rte_distributor.h>
 
-#define NET_RING
 #include "fanout_dpdk.h"
 
 static struct rte_distributor *distributor;

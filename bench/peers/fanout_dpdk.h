@@ -26,7 +26,6 @@
 
 #define LOOK_AHEAD 4
 #define CACHE      512 /* buffers that each core keeps of the mempool */
-#define MEGABYTES  64
 
 static struct rte_mempool *pool;
 static struct rte_ring *back; /* into the net_ring; NULL: buffers go to the pool */
@@ -205,7 +204,7 @@ static void start_eal(const char *cpu, const char *second) {
     int n = 0;
     snprintf(line, sizeof line,
              "eal --lcores 0@%s,1@%s -m %d --no-pci --no-telemetry --log-level=error %s", cpu,
-             second, MEGABYTES, huge_pages(MEGABYTES) ? "--in-memory" : "--no-huge --no-shconf");
+             second, MEGABYTES, huge_pages() ? "--in-memory" : "--no-huge --no-shconf");
     for (char *word = strtok(line, " "); word; word = strtok(NULL, " "))
         words[n++] = word;
     if (rte_eal_init(n, words) < 0)
