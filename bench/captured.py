@@ -2,6 +2,9 @@
 
 All workers do the same (bench/workers.h): they read the first cache line of every packet and its
 length.  What counts is how many packets they had for each second of sending.
+
+A round counts in which the source was not off its CPU.  The other one is shared, by poller and
+workers, so that nobody can say what others took of it.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ Written by `make bench-report`, of what `make bench` measured on
     {cpu}, {cpus} CPUs, Linux {kernel}, Python {python}
 
 A figure is the median of many rounds, with the quartiles in brackets. In a round all rivals try in
-turn; one in which the cores' distance changed, or a thread was off its CPU, is thrown away. A
-ratio is ours to the best peer's (in bold) of one round: absolute figures drift by a third from one
-hour to the next, ratios do not. Where a goal differs by distance, cores are *near* when a cache
-line's round trip between them takes less than 250 ns, else *far*.
+turn; one in which the cores' distance changed, or a thread that is watched was off its CPU, is
+thrown away. A ratio is ours to the best peer's (in bold) of one round: absolute figures drift by a
+third from one hour to the next, ratios do not. Where a goal differs by distance, cores are *near*
+when a cache line's round trip between them takes less than 250 ns, else *far*.
 """
 
 

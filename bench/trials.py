@@ -1,8 +1,8 @@
 """Trials of rivals on the same work: in turn, many times, compared only where they met alike.
 
 The distance of two cores changes while programs run, and with it what any ring can do.  So it is
-probed around each round, and a round in which it changed, or in which a thread was off its CPU, is
-thrown away.  A ratio is of one round; of the ratios the median counts.
+probed around each round, and a round in which it changed, or in which a thread that a trial watches
+was off its CPU, is thrown away.  A ratio is of one round; of the ratios the median counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Trial:
     """What one run of a rival gave."""
 
     value: float  # a rate, or a cost
-    off: float = 0.0  # the largest share of a thread that was off its CPU
+    off: float = 0.0  # the largest share of a thread that was off its CPU, of those watched
     more: dict[str, Any] = field(default_factory=dict)  # of interest beside it
 
 

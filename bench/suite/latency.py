@@ -8,9 +8,10 @@ The poller spins (`--idle spin`, which is for low latency, and takes its CPU who
 tells what it is where that sleeps, too: 1000 packets a second lie too far apart for its 50 us of
 spinning, so that the poller and then the worker are woken, where libpcap's reader is alone.
 
-With `spin` libpcap's reader, which has its CPU for itself, is faster: ours takes turns with the
-poller (`same`), or the two leave no CPU to whatever else runs, which then takes one for a slice of
-milliseconds (`other`).
+With `spin` libpcap's reader has its CPU for itself, where ours takes turns with the poller
+(`same`), or the two leave no CPU to whatever else runs (`other`).
+
+A round counts in which all frames arrived, on all sides, and few were sent late.
 
 Peers: libpcap in immediate mode (TPACKET_V2), and, for the record, without (TPACKET_V3, 1 ms).
 """

@@ -1,4 +1,4 @@
-"""One Python worker beside the Python bindings of libpcap, on the same 131,072 packets of 60 bytes.
+"""One Python worker beside pcapy-ng, pypcap and scapy, on the same 131,072 packets of 60 bytes.
 
 They lie in a capture file, which is the bindings' best case: no kernel hands them a packet.  Those
 read it from the page cache; fal-poller reads it on one CPU, and the worker has on the other what
@@ -7,14 +7,14 @@ that puts into its ring.
 - `batches`: count packets by protocol and port, the worker by numpy over whole batches, the
   bindings packet by packet, as their loops give them.
 - `batches-next_batch`: the same beside pcapy-ng's next_batch, which gives many packets in a call,
-  so that numpy counts them, too.  Some 10 ns a packet are numpy's on either side, with everything
-  in the cache, of 16 and 70: ten times as fast nobody can be.
+  so that numpy counts them, too.  Some 10 ns a packet were numpy's on either side, with everything
+  in the cache, of 16 and 70: with this work nobody could be ten times as fast as that.
 - `packets`: `for ts, data`, adding up lengths.
 
 In these three the worker's clock stands while it waits for its ring (4096) to be full, as that of
 the others stood while the file came into the page cache: they tell what a worker can take.
 `…-replayed`: all the time from the first packet to the last, with fal-poller reading the file
-meanwhile.  That is then the limit, at about 110 ns a packet.
+meanwhile.  That is then the limit; it was about 110 ns a packet.
 """
 
 from __future__ import annotations
