@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trials import BUILT, Trial
+from trials import PROGRAMS, Trial
 from veth import Veth, gen, poller, started, told, within
 
 from fal import stat, status
@@ -29,7 +29,7 @@ def captured(
     veth: Veth, name: str, workers: int, *words: object, source: str, sizes: str, seconds: float
 ) -> Trial:
     """Send by that source, and return what workers of that program had: million a second."""
-    program = (BUILT / "bench" / name, WORKERS, workers, *words)
+    program = (PROGRAMS / name, WORKERS, workers, *words)
     how = {"stdout": subprocess.PIPE}
     with started(within(veth.inside, *program), "ready\n", **how) as process:
         sending = ("--via", source, "--sizes", sizes, "--seconds", seconds)

@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
 BUILT = ROOT / "build" / "bench"
+PROGRAMS = BUILT / "bench"
 FAR = 250.0  # nanoseconds of a round trip: from here on two cores are far
 OFF = 0.03  # the share of its time that a thread may be off its CPU
 
@@ -97,7 +98,7 @@ def program(
 ) -> Any:
     """Run a program of bench/, `under` another one, to its end; return what it prints: JSON."""
     pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
-    command = [*pinned, *under, str(BUILT / "bench" / name), *map(str, words)]
+    command = [*pinned, *under, str(PROGRAMS / name), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     if done.returncode:
         raise SystemExit(f"bench: {name} failed: {done.stderr.strip() or done.returncode}")

@@ -29,7 +29,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from trials import BUILT, Case, Rival, Trial, of, play, program, results
+from trials import PROGRAMS, Case, Rival, Trial, of, play, program, results
 from veth import Veth, pair, poller, started, told, within
 from veth import run as run_command
 
@@ -88,7 +88,7 @@ def trial(
             stack.enter_context(started(command, "ready", stdout=subprocess.PIPE))
             for _ in range(at.count)
         ]
-        sender = BUILT / "bench" / "busy_send", veth.peer, int(RATE * seconds), RATE
+        sender = PROGRAMS / "busy_send", veth.peer, int(RATE * seconds), RATE
         others = Others([fetching, running] if at.cpu else [[*fetching, *running], []])
         sent = json.loads(run_command(*within(veth.outside, *sender, cpu=0)))
         off = others.share([sent["cpu"], 0])
@@ -105,12 +105,12 @@ def trial(
 
 def fal(veth: Veth, steps: int, at: Workers, seconds: float) -> Trial:
     with poller(veth, "--cpus", 0) as process:
-        worker = [BUILT / "bench" / "busy_fal", f"fal:{veth.device}", steps, GROUP]
+        worker = [PROGRAMS / "busy_fal", f"fal:{veth.device}", steps, GROUP]
         return trial(veth, [process], worker, at, seconds)
 
 
 def tpacket(veth: Veth, steps: int, at: Workers, group: int, seconds: float) -> Trial:
-    worker = [BUILT / "bench" / "busy_tpacket", veth.device, steps, group]
+    worker = [PROGRAMS / "busy_tpacket", veth.device, steps, group]
     return trial(veth, [], worker, at, seconds)
 
 

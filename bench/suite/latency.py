@@ -24,7 +24,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from trials import BUILT, Case, Rival, Trial, of, play, results
+from trials import PROGRAMS, Case, Rival, Trial, of, play, results
 from veth import Veth, pair, poller, started, told, within
 from veth import run as run_command
 
@@ -36,15 +36,11 @@ GOAL = {"same-sleep-1k/p99": "<=0.8"}
 LATE = 0.05  # the share of frames that may go out late in a round that counts; none may be lost
 
 
-def tool(name: str) -> str:
-    return str(BUILT / "bench" / name)
-
-
-def trial(veth: Veth, reader: list[str], cpu: int, count: int, rate: int) -> Trial:
+def trial(veth: Veth, reader: list[object], cpu: int, count: int, rate: int) -> Trial:
     """Send, with the reader on that CPU."""
     command = within(veth.inside, *reader, cpu=cpu)
     with started(command, "ready", stdout=subprocess.PIPE) as process:
-        sender = within(veth.outside, tool("latency_send"), veth.peer, count, rate, cpu=0)
+        sender = within(veth.outside, PROGRAMS / "latency_send", veth.peer, count, rate, cpu=0)
         sent = json.loads(run_command(*sender))
         found: dict[str, Any] = told(process)
     itself = found["arrived"] == count and sent["late"] < LATE
@@ -53,12 +49,12 @@ def trial(veth: Veth, reader: list[str], cpu: int, count: int, rate: int) -> Tri
 
 def ours(veth: Veth, idle: str, wait: str, cpu: int, count: int, rate: int) -> Trial:
     with poller(veth, "--cpus", 1, "--idle", idle):
-        reader = [tool("latency_fal"), f"fal:{veth.device}", str(count), wait]
+        reader = [PROGRAMS / "latency_fal", f"fal:{veth.device}", count, wait]
         return trial(veth, reader, cpu, count, rate)
 
 
 def libpcap(veth: Veth, version: str, wait: str, cpu: int, count: int, rate: int) -> Trial:
-    reader = [tool("latency_pcap"), veth.device, str(count), wait, version]
+    reader = [PROGRAMS / "latency_pcap", veth.device, count, wait, version]
     return trial(veth, reader, cpu, count, rate)
 
 
