@@ -94,7 +94,6 @@ struct fal_poller {
     uint64_t send_failed; /* at the device; those that never got there are counted in `mine` */
     uint32_t sending;     /* frames that lie with the backend to be sent */
     uint32_t next_sender; /* in the plan's sockets: served in turn */
-    uint32_t recent;      /* ... and were, when counters were last shown */
     uint32_t touches;     /* how many sockets are in `touched` */
     uint32_t queues;
     uint32_t queue_index; /* where the last packet's queue stands in mine->queue */
