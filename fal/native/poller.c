@@ -49,7 +49,7 @@ static void touch(struct fal_poller *p, struct socket_ring *s) {
     s->touched = true;
 }
 
-/* Takes back frames of packets that are whole; nobody else may have them any more. */
+/* Takes back frames that one ring held: each is free if no other holds it. */
 static void take_back_frames(struct fal_poller *p, const uint32_t *restrict frame, uint32_t n) {
     uint32_t *free_frame = p->free_frames + p->free_count;
     uint16_t *references = p->references;
@@ -626,7 +626,7 @@ static void send_last(struct fal_poller *p, struct socket_ring *s) {
 /* Whether there was something to send. */
 static bool transmit(struct fal_poller *p) {
     uint32_t left = FAL_BURST, sockets = p->plan->sockets;
-    if (!fal_load_acquire(&p->transmitters))
+    if (!fal_load_acquire(&p->sends))
         return false;
     take_back_sent(p);
     for (uint32_t i = 0; i < sockets && left; i++)

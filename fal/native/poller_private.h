@@ -107,12 +107,12 @@ struct fal_poller {
     /* between the two threads */
     pthread_mutex_t lock; /* for `running` against `pending`: never held while packets flow */
     bool running;
-    struct plan *pending;  /* control -> poller: release/acquire */
-    uint32_t stop, begun;  /* control -> poller */
-    uint32_t transmitters; /* control -> poller: sockets that ever got a transmit area */
-    int kick;              /* eventfd, control -> poller: look at the above */
-    int taken;             /* eventfd, poller -> control: the pending plan is taken in */
-    int senders;           /* epoll over the sockets by which workers wake the poller to transmit */
+    struct plan *pending; /* control -> poller: release/acquire */
+    uint32_t stop, begun; /* control -> poller */
+    uint32_t sends;       /* control -> poller: set behind any `transmitter`, release/acquire */
+    int kick;             /* eventfd, control -> poller: look at the above */
+    int taken;            /* eventfd, poller -> control: the pending plan is taken in */
+    int senders;          /* epoll over the sockets by which workers wake the poller to transmit */
 };
 
 /* A device and its pollers.  The control thread's, but for what says otherwise. */
