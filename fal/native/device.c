@@ -127,7 +127,7 @@ int fal_device_transmit(struct fal_device *d, uint32_t socket, const struct fal_
     t->transmitted = &((struct fal_ring *)(p->arena + offset))->transmitted;
     p->sockets[socket - 1].sender = wake;
     fal_store_release(&p->sockets[socket - 1].transmitter, t);
-    fal_store_release(&p->transmitters, p->transmitters + 1);
+    fal_store_release(&p->sends, 1);
     return 0;
 }
 

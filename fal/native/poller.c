@@ -49,7 +49,7 @@ static void touch(struct fal_poller *p, struct socket_ring *s) {
     s->touched = true;
 }
 
-/* Takes back frames of packets that are whole; nobody else may have them any more. */
+/* Takes back frames that one ring held: each is free if no other holds it. */
 static void take_back_frames(struct fal_poller *p, const uint32_t *restrict frame, uint32_t n) {
     uint32_t *free_frame = p->free_frames + p->free_count;
     uint16_t *references = p->references;
@@ -174,18 +174,18 @@ static void reclaim_all(struct fal_poller *p) {
         reclaim(p, p->plan->socket[i]);
 }
 
-/* While packets flow a ring is looked at only when a sixteenth of it is taken: its worker writes to
- * that line all the time, and each look takes it away. */
+/* Whether a ring's worker is to be asked what it has read: it writes to that line all the time, and
+ * each look takes it away.  So only when a sixteenth is taken; of a ring of less than 512, anything,
+ * as a burst may need all of it. */
 static bool due(const struct socket_ring *s) {
-    return s->ring.next - s->ring.reclaimed > s->ring.mask / 16;
+    return s->ring.next - s->ring.reclaimed > s->ring.mask / 256 * 16;
 }
 
-/* Only a ring that got something can have become due. */
-static void reclaim_due(struct fal_poller *p) {
-    for (uint32_t i = 0; i < p->recent; i++) /* touch() writes behind i, at most to i */
-        if (due(p->touched[i]))
-            reclaim(p, p->touched[i]);
-    p->recent = 0;
+/* Before a ring gets its first packet of a round, and at no later time in it: the frames of a worker
+ * that is cut off are those that it has been shown.  One that is full is looked at once. */
+static __attribute__((noinline)) void catch_up(struct fal_poller *p, struct socket_ring *s) {
+    if (!s->dropped)
+        reclaim(p, s);
 }
 
 void fal_poller_refill(struct fal_poller *p) {
@@ -229,7 +229,6 @@ static void publish_counters(struct fal_poller *p) {
         for (uint32_t k = 0; k < s->used; k++)
             show_member(s->membership[k].shown, s->membership[k].books);
     }
-    p->recent = p->touches;
     p->touches = 0;
     if (p->records_changed) {
         p->records_changed = false;
@@ -254,7 +253,7 @@ struct burst {
     struct fal_desc packets[FAL_BURST];
     uint32_t frame[FAL_BURST];
     uint16_t cpu[FAL_BURST];
-    uint16_t missed[FAL_BURST]; /* by how many groups */
+    uint16_t missed[FAL_BURST]; /* by how many groups; 0 between rounds */
     bool misses;                /* some are by some */
     uint8_t at[FAL_BURST];      /* what a group's filter let through: where it was in the burst */
     uint32_t n;
@@ -334,6 +333,8 @@ static void roll_over(struct fal_poller *p, struct group *g, const struct burst 
     uint8_t slots[FAL_BURST];
     uint32_t capacity[FAL_GROUP_MEMBERS], room[FAL_GROUP_MEMBERS];
     for (uint32_t i = 0; i < g->steering.members; i++) {
+        if (due(g->member[i]))
+            catch_up(p, g->member[i]);
         capacity[i] = g->member[i]->ring.mask + 1;
         room[i] = fal_producer_room(&g->member[i]->ring);
     }
@@ -372,23 +373,31 @@ static bool put_chain(struct fal_poller *p, struct socket_ring *s, const struct 
     return true;
 }
 
+/* Before a packet is put into a ring that has got none in this round. */
+static inline void begin(struct fal_poller *p, struct socket_ring *s) {
+    touch(p, s);
+    if (unlikely(due(s)))
+        catch_up(p, s);
+}
+
 /* Puts each packet of a burst into its member's ring; writes down which found no room, and returns
  * how many. */
 static uint32_t put(struct fal_poller *p, struct socket_ring *const *ring, const uint8_t *member,
                     const struct fal_desc *packets, const uint32_t *frame, uint32_t n,
                     uint8_t *full) {
     uint32_t dropped = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++, packets++) {
         struct socket_ring *s = ring[member[i]];
         struct fal_producer *r = &s->ring;
         if (r->next == r->submitted)
-            touch(p, s);
+            begin(p, s);
         if (unlikely(fal_producer_full(r))) {
+            s->dropped++;
             full[dropped++] = (uint8_t)i;
             continue;
         }
         uint32_t at = fal_producer_reserve_at(r);
-        r->slots[at] = packets[i];
+        r->slots[at] = *packets;
         s->frame[at] = frame[i];
     }
     return dropped;
@@ -401,9 +410,12 @@ static uint32_t put_chains(struct fal_poller *p, struct socket_ring *const *ring
     uint32_t dropped = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct socket_ring *s = ring[member[i]];
-        touch(p, s);
-        if (!put_chain(p, s, &packets[i], frame[i]))
+        if (s->ring.next == s->ring.submitted)
+            begin(p, s);
+        if (!put_chain(p, s, &packets[i], frame[i])) {
+            s->dropped++;
             full[dropped++] = (uint8_t)i;
+        }
     }
     return dropped;
 }
@@ -443,10 +455,8 @@ static void deliver(struct fal_poller *p, struct group *g, struct burst *b) {
     if (g->fanout.mode == FAL_MODE_ROLLOVER || g->fanout.flags & FAL_FANOUT_ROLLOVER)
         roll_over(p, g, b, member);
     full = (p->chains ? put_chains : put)(p, g->member, member, packets, b->frame, n, dropped);
-    for (uint32_t i = 0; i < full; i++) {
-        g->member[member[dropped[i]]]->dropped++;
+    for (uint32_t i = 0; i < full; i++)
         miss(b, dropped[i]);
-    }
     books->drops[FAL_DROP_RING_FULL] += full;
     books->delivered += n - full;
 }
@@ -524,10 +534,11 @@ static void settle_frame(struct fal_poller *p, uint32_t frame, uint32_t holders)
 }
 
 /* Frames that no ring took come back; of the others it is noted how many did. */
-static void settle(struct fal_poller *p, const struct burst *b) {
+static void settle(struct fal_poller *p, struct burst *b) {
     for (uint32_t i = 0; i < b->n; i++) {
         uint32_t frame = b->frame[i], at = p->chains ? p->rest[frame] : 0u;
         uint32_t holders = p->plan->groups - b->missed[i];
+        b->missed[i] = 0;
         settle_frame(p, frame, holders);
         for (uint32_t n = pieces_of(p, &b->packets[i], frame); n > 1; n--)
             settle_frame(p, p->others.frame[at++], holders);
@@ -546,7 +557,6 @@ static void forward(struct fal_poller *p, struct burst *b) {
     if (p->chains)
         set_apart(p, b);
     classify(p, b);
-    memset(b->missed, 0, b->n * sizeof *b->missed);
     b->misses = false;
     for (uint32_t i = 0; i < p->plan->groups; i++) {
         struct group *g = &p->plan->group[i];
@@ -616,7 +626,7 @@ static void send_last(struct fal_poller *p, struct socket_ring *s) {
 /* Whether there was something to send. */
 static bool transmit(struct fal_poller *p) {
     uint32_t left = FAL_BURST, sockets = p->plan->sockets;
-    if (!fal_load_acquire(&p->transmitters))
+    if (!fal_load_acquire(&p->sends))
         return false;
     take_back_sent(p);
     for (uint32_t i = 0; i < sockets && left; i++)
@@ -723,7 +733,6 @@ void fal_poller_adopt(struct fal_poller *p, struct plan *plan) {
     p->plan = plan;
     p->records_changed = true;
     publish_counters(p);
-    p->recent = 0; /* who left the plan may be gone at any time from now on */
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -807,7 +816,7 @@ static uint32_t wanted(struct fal_poller *p) {
 }
 
 static int loop(struct fal_poller *p, struct fal_error *err) {
-    struct burst burst;
+    struct burst burst = {0};
     uint64_t now = now_ns(CLOCK_MONOTONIC), next_tick = now, idle_since = 0, look = READ_NS;
     bool told_drained = false;
 
@@ -829,7 +838,6 @@ static int loop(struct fal_poller *p, struct fal_error *err) {
                                 strerror(errno));
         }
         if (n > 0) {
-            reclaim_due(p);
             burst.n = (uint32_t)n;
             forward(p, &burst);
         }

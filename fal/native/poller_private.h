@@ -94,7 +94,6 @@ struct fal_poller {
     uint64_t send_failed; /* at the device; those that never got there are counted in `mine` */
     uint32_t sending;     /* frames that lie with the backend to be sent */
     uint32_t next_sender; /* in the plan's sockets: served in turn */
-    uint32_t recent;      /* ... and were, when counters were last shown */
     uint32_t touches;     /* how many sockets are in `touched` */
     uint32_t queues;
     uint32_t queue_index; /* where the last packet's queue stands in mine->queue */
@@ -108,12 +107,12 @@ struct fal_poller {
     /* between the two threads */
     pthread_mutex_t lock; /* for `running` against `pending`: never held while packets flow */
     bool running;
-    struct plan *pending;  /* control -> poller: release/acquire */
-    uint32_t stop, begun;  /* control -> poller */
-    uint32_t transmitters; /* control -> poller: sockets that ever got a transmit area */
-    int kick;              /* eventfd, control -> poller: look at the above */
-    int taken;             /* eventfd, poller -> control: the pending plan is taken in */
-    int senders;           /* epoll over the sockets by which workers wake the poller to transmit */
+    struct plan *pending; /* control -> poller: release/acquire */
+    uint32_t stop, begun; /* control -> poller */
+    uint32_t sends;       /* control -> poller: set behind any `transmitter`, release/acquire */
+    int kick;             /* eventfd, control -> poller: look at the above */
+    int taken;            /* eventfd, poller -> control: the pending plan is taken in */
+    int senders;          /* epoll over the sockets by which workers wake the poller to transmit */
 };
 
 /* A device and its pollers.  The control thread's, but for what says otherwise. */

@@ -31,7 +31,8 @@
 #include "layout_check.h"
 
 /* To fetch a line for oneself alone; what gcc makes of __builtin_prefetch(…, 1) leaves the others
- * their copies, unless told of the instruction. */
+ * their copies, unless told of the instruction.  AMD's 64-bit CPUs all have it; to Intel's, before they
+ * had it, it was one that does nothing. */
 static inline void fal_prefetch_to_write(const void *line) {
 #ifdef __x86_64__
     __asm__ volatile("prefetchw %0" : : "m"(*(const char *)line));
@@ -60,23 +61,21 @@ static inline bool fal_producer_full(const struct fal_producer *p) {
     return p->next - p->reclaimed > p->mask;
 }
 
-/* The slot to write next; there must be room. */
-static inline struct fal_desc *fal_producer_reserve(struct fal_producer *p) {
-    return &p->slots[p->next++ & p->mask];
+/* The slot to write next, by its place; there must be room. */
+static inline uint32_t fal_producer_reserve_at(struct fal_producer *p) {
+    return p->next++ & p->mask;
 }
 
-/* The same by its place among the slots. */
-static inline uint32_t fal_producer_reserve_at(struct fal_producer *p) {
-    uint32_t next = p->next;
-    p->next = next + 1;
-    return next & p->mask;
+static inline struct fal_desc *fal_producer_reserve(struct fal_producer *p) {
+    return &p->slots[fal_producer_reserve_at(p)];
 }
 
 /* Asks for the lines of the next n slots, which the worker has, to write to them soon: a store that
  * must wait for its line holds up all that follow it. */
 static inline void fal_producer_prepare(const struct fal_producer *p, uint32_t n) {
-    const struct fal_desc *slot = &p->slots[p->next & p->mask], *end = &p->slots[p->mask + 1];
-    end = end < slot + n ? end : slot + n; /* a few less before the ring's end */
+    uint32_t at = p->next & p->mask, to_end = p->mask + 1 - at;
+    n = n < to_end ? n : to_end; /* a few less before the ring's end */
+    const struct fal_desc *slot = &p->slots[at], *end = slot + n;
     for (; slot < end; slot += 64 / sizeof *slot)
         fal_prefetch_to_write(slot);
 }
@@ -89,7 +88,7 @@ static inline void fal_producer_submit(struct fal_producer *p) {
 
 /* How many more slots the worker has given back, or UINT32_MAX if its index is impossible.
  * Loads the index once: a worker may change it at any time.  The caller takes the frames back and
- * then advances p->reclaimed. */
+ * advances p->reclaimed. */
 static inline uint32_t fal_producer_returned(const struct fal_producer *p) {
     uint32_t returned = __atomic_load_n(p->consumer, __ATOMIC_ACQUIRE) - p->reclaimed; /* (b) */
     return returned <= p->submitted - p->reclaimed ? returned : UINT32_MAX;
