@@ -58,6 +58,43 @@ static int map(int fd, uint64_t size, uint32_t writable, struct fal_segment *seg
     return result;
 }
 
+static int nonsense(struct fal_error *err) {
+    return fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
+}
+
+static bool fits(const struct fal_segment *s, uint64_t offset, uint64_t size) {
+    return offset <= s->size && size <= s->size - offset;
+}
+
+/* Ring number i of the socket's, which the reply says to be in an arena: it, and the frames, lie
+ * inside of that. */
+static int find_ring(struct fal_client_ring *r, const struct fal_segment *segment,
+                     const struct fal_reply *reply, uint32_t i, struct fal_cursor_page *cursors,
+                     struct fal_error *err) {
+    const struct fal_arena *arena = (const struct fal_arena *)segment->address;
+    const uint64_t at = reply->ring_offset[i], frames_at = arena->frames_offset;
+    const uint64_t slots_size = (uint64_t)reply->ring * sizeof(struct fal_desc);
+    uint64_t frames_size;
+    if (arena->magic != FAL_ARENA_MAGIC || arena->version != FAL_LAYOUT_VERSION)
+        return fal_fail(err, EPROTO, "fal-poller is of another version (restart it)");
+    if (at % _Alignof(struct fal_desc) ||
+        !fits(segment, at, sizeof(struct fal_ring) + slots_size) ||
+        __builtin_mul_overflow(arena->frames, arena->frame_size, &frames_size) ||
+        !fits(segment, frames_at, frames_size))
+        return nonsense(err);
+    struct fal_ring *ring = (struct fal_ring *)(segment->address + at);
+    *r = (struct fal_client_ring){
+        .consumer = {.slots = (struct fal_desc *)(ring + 1),
+                     .producer = &ring->producer,
+                     .consumer = &cursors->cursor[i].consumer,
+                     .mask = reply->ring - 1},
+        .frames = segment->address + frames_at,
+        .frames_size = frames_size,
+        .most = reply->ring,
+    };
+    return 0;
+}
+
 /* Maps what came with the reply to FAL_OPEN.  Descriptors that are kept become -1 in fds. */
 static int take_over(struct fal_socket *s, struct fal_attachment *a, const struct fal_reply *reply,
                      int *fds, uint32_t n, struct fal_error *err) {
@@ -65,8 +102,10 @@ static int take_over(struct fal_socket *s, struct fal_attachment *a, const struc
     if (!m)
         return fal_fail(err, ENOMEM, "no memory for a socket");
     m->references = 1;
-    if (reply->pollers < 1 || reply->pollers > FAL_MAX_POLLERS || n != 3 + reply->pollers)
-        return fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
+    if (reply->pollers < 1 || reply->pollers > FAL_MAX_POLLERS || n != 3 + reply->pollers ||
+        reply->socket < 1 || reply->socket > FAL_MAX_SOCKETS || reply->member >= FAL_MAX_MEMBERS ||
+        reply->ring < FAL_MIN_RING || reply->ring > FAL_MAX_RING || reply->ring & (reply->ring - 1))
+        return nonsense(err);
     if (s->rings + reply->pollers > FAL_MAX_RINGS)
         return fal_fail(err, ENOSPC, "these devices have more than %d pollers", FAL_MAX_RINGS);
     if (map(fds[0], sizeof(struct fal_status), 0, &m->status, err) < 0 ||
@@ -78,29 +117,20 @@ static int take_over(struct fal_socket *s, struct fal_attachment *a, const struc
     a->number = reply->socket;
     a->member = reply->member;
     s->chains |= status_of(a)->chains != 0;
-    for (; m->arenas < reply->pollers; m->arenas++) {
-        struct fal_segment *segment = &m->arena[m->arenas];
-        int fd = fds[3 + m->arenas];
+    if (status_of(a)->max_send > FAL_TX_SLOT_SIZE)
+        return nonsense(err);
+    m->arenas = reply->pollers;
+    for (uint32_t i = 0; i < m->arenas; i++) {
+        int fd = fds[3 + i];
         off_t size = lseek(fd, 0, SEEK_END);
         if (size < (off_t)sizeof(struct fal_arena))
             return fal_fail(err, EPROTO, "fal-poller sent an empty arena");
-        if (map(fd, (uint64_t)size, 0, segment, err) < 0)
+        struct fal_client_ring *r = &s->ring[s->rings];
+        if (map(fd, (uint64_t)size, 0, &m->arena[i], err) < 0 ||
+            find_ring(r, &m->arena[i], reply, i, a->cursors, err) < 0)
             return -1;
-        struct fal_arena *arena = (struct fal_arena *)segment->address;
-        if (arena->magic != FAL_ARENA_MAGIC || arena->version != FAL_LAYOUT_VERSION)
-            return fal_fail(err, EPROTO, "fal-poller is of another version (restart it)");
-        struct fal_ring *ring =
-            (struct fal_ring *)(segment->address + reply->ring_offset[m->arenas]);
-        s->ring[s->rings++] = (struct fal_client_ring){
-            .consumer = {.slots = (struct fal_desc *)(ring + 1),
-                         .producer = &ring->producer,
-                         .consumer = &a->cursors->cursor[m->arenas].consumer,
-                         .mask = reply->ring - 1},
-            .frames = segment->address + arena->frames_offset,
-            .frames_size = arena->frames * arena->frame_size,
-            .most = reply->ring,
-            .device = (uint32_t)(a - s->device),
-        };
+        r->device = (uint32_t)(a - s->device);
+        s->rings++;
     }
     return 0;
 }
@@ -135,8 +165,11 @@ static int change(struct fal_socket *s, struct fal_attachment *a, uint32_t what,
     struct fal_reply reply = {0};
     if (ask_for(s, a, what, &reply, NULL, NULL, err) < 0)
         return -1;
-    if (what != FAL_START)
-        a->member = reply.member;
+    if (what == FAL_START)
+        return 0;
+    if (reply.member >= FAL_MAX_MEMBERS)
+        return nonsense(err);
+    a->member = reply.member;
     return 0;
 }
 
@@ -169,7 +202,7 @@ static int get_area(struct fal_socket *s, struct fal_attachment *a, struct fal_e
     int result = ask_for(s, a, FAL_TRANSMIT, &reply, fds, &n, err);
     struct fal_mapping *m = a->mapping;
     if (result == 0 && (n != 2 || reply.poller >= m->arenas))
-        result = fal_fail(err, EPROTO, "fal-poller sent a reply that makes no sense");
+        result = nonsense(err);
     if (result == 0 && (result = map(fds[0], FAL_TX_AREA, 1, &m->transmit, err)) == 0) {
         uint8_t *arena = m->arena[reply.poller].address;
         const struct fal_consumer *r = &s->ring[a->first + reply.poller].consumer;
