@@ -128,8 +128,11 @@ def show_limits(options: argparse.Namespace, frames: list[bytes]) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.limit and (options.device or options.rate or options.count):
-        options.usage("--limit goes with neither DEVICE nor --rate nor --count")
+    if options.limit:
+        for name in ("device", "rate", "count", "via", "loop"):
+            if getattr(options, name) is not None:
+                word = "DEVICE" if name == "device" else f"--{name}"
+                options.usage(f"--limit goes without {word}: it tries each way, flat out")
     if not options.limit and options.device is None:
         options.usage("the following arguments are required: DEVICE")
     frames = frames_of(options)
@@ -139,7 +142,7 @@ def run(options: argparse.Namespace) -> int:
     if options.pcap is not None and options.loop != 0:
         whole = len(frames) * (options.loop or 1)
         count = whole if count is None else min(count, whole)
-    sender = VIA[options.via](options.device, frames)
+    sender = VIA[options.via or "socket"](options.device, frames)
     with ending.held() as wanted:
         begin = now()
         try:
@@ -171,7 +174,6 @@ def add_command(commands: Any) -> None:
     add(
         "--via",
         choices=VIA,
-        default="socket",
         help="a packet socket, AF_XDP, or XDP frames from within the kernel: each faster than the"
         " one before (socket)",
     )

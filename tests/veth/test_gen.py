@@ -308,8 +308,14 @@ def test_refusals():
     assert line == "fal: sending on lo needs CAP_NET_RAW (run it as root)"
     line = refused(1, "lo", "--via", "xdp", through=("setpriv", "--bounding-set=-sys_admin"))
     assert line.startswith("fal: sending XDP frames needs CAP_SYS_ADMIN ")
-    line = refused(2, "lo", "--limit")
-    assert line.endswith("--limit goes with neither DEVICE nor --rate nor --count")
+    for words in (
+        ("lo",),
+        ("--rate", "9"),
+        ("--count", "9"),
+        ("--via", "xdp"),
+        ("--pcap", "x", "--loop", "2"),
+    ):
+        assert "--limit goes without " in refused(2, *words, "--limit")
     for words, message in (
         (("--sizes", "9"), "--sizes: '9' is neither 'imix'"),
         (("--rate", "0"), "'0' is not a number above 0"),
