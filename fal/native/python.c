@@ -56,9 +56,13 @@ static PyObject *copies(PyObject *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "y*y*I", &descriptors, &frames, &snaplen))
         return NULL;
     PyObject *times = PyList_New(0), *packets = PyList_New(0), *both = NULL;
-    Py_ssize_t n = descriptors.len / (Py_ssize_t)sizeof(struct fal_desc);
-    if (times && packets && copy_all(descriptors.buf, n, &frames, snaplen, times, packets) == 0)
+    /* Of our own: those in a ring could change between the check and the use. */
+    PyObject *own = PyBytes_FromStringAndSize(descriptors.buf, descriptors.len);
+    const struct fal_desc *d = own ? (const void *)PyBytes_AS_STRING(own) : NULL;
+    Py_ssize_t n = descriptors.len / (Py_ssize_t)sizeof *d;
+    if (times && packets && own && copy_all(d, n, &frames, snaplen, times, packets) == 0)
         both = PyTuple_Pack(2, times, packets);
+    Py_XDECREF(own);
     Py_XDECREF(times);
     Py_XDECREF(packets);
     PyBuffer_Release(&descriptors);

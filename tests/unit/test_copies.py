@@ -1,7 +1,10 @@
 """What `for ts, data in socket` is made of: copies of whole packets, however they lie."""
 
+import sys
+
 import numpy as np
 import pytest
+from support import run
 
 from fal.bindings import copies, lib
 from fal.layout import DESCRIPTOR
@@ -43,3 +46,30 @@ def test_nothing_is_read_outside_of_the_frames(packet):
 
 def test_a_packet_whose_end_is_missing_ends_where_they_do():
     assert copies(descriptors((0, 4, FIRST | MORE)), FRAMES, 65535)[1] == [FRAMES[:4]]
+
+
+CHANGING = """
+import mmap, os
+from fal.bindings import copies, ffi
+ring = ffi.from_buffer("struct fal_desc[128]", mmap.mmap(-1, 4096), require_writable=True)
+for d in ring:
+    d.caplen, d.flags = 64, 1  # one packet in pieces
+parent = os.getpid()
+if not os.fork():
+    while os.getppid() == parent:
+        for offset in (1 << 45, 0):
+            for d in ring:
+                d.offset = offset
+    os._exit(0)
+refused = 0
+while refused < 10000:
+    try:
+        copies(ffi.buffer(ring), bytes(4096), 65535)
+    except ValueError:
+        refused += 1
+"""
+
+
+def test_descriptors_may_change_meanwhile():
+    done = run(sys.executable, "-P", "-c", CHANGING)
+    assert (done.returncode, done.stderr) == (0, "")
