@@ -244,6 +244,9 @@ def main() -> int:
     options = parser.parse_args()
     found = load(options.results)
     write(found, options.docs)
+    if missing := [name for name in NAMES if name not in {r["name"] for r in found}]:
+        page = options.docs / "benchmarks.md"
+        print(f"bench-report: {page} is without {', '.join(missing)}: make bench B=NAME")
     for report in found:
         if report["name"] == "scale":
             model.write(report, options.docs)

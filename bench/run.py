@@ -54,9 +54,15 @@ def line(name: str, r: dict[str, Any]) -> str:
     return f"{label} ratio={r['ratio']['median']:.3g} goal={goal} verdict={verdict}"
 
 
+def known(name: str) -> str:
+    if name not in NAMES:
+        raise argparse.ArgumentTypeError(f"no '{name}' (there are: {', '.join(NAMES)})")
+    return name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", nargs="*", choices=[*NAMES, []], help="which (all)")
+    parser.add_argument("name", nargs="*", type=known, help=f"which of {', '.join(NAMES)} (all)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument("--quick", action="store_true", help="for a moment: to see that it works")
     options = parser.parse_args()

@@ -115,6 +115,8 @@ def show_limits(options: argparse.Namespace, frames: list[bytes]) -> int:
     options.seconds = options.seconds or 1.0
     with ending.held() as wanted:
         for via, way in VIA.items():
+            if wanted(0):
+                break
             sender = way(device, frames)
             begin = now()
             transmit(sender, options, None, begin[0], wanted)

@@ -14,15 +14,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/bpf.h>
 #include <linux/if_link.h>
 #include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "ebpf.h"
 
 #define PENDING  32         /* more than are redirected before a device is handed some: 17 */
 #define LOOPBACK 1          /* the index of lo in every network namespace */
@@ -60,10 +60,6 @@ struct fal_live {
     int map, xdp, trace, link, known, space;
 };
 
-static long bpf(int command, union bpf_attr *attr) {
-    return syscall(SYS_bpf, command, attr, sizeof *attr);
-}
-
 /* ---- the programs ------------------------------------------------------------------------------ */
 
 enum { R0, R1, R2, R3, R4, CONTEXT = 6, STATE, LENGTH, DATA };
@@ -89,14 +85,7 @@ enum { SENT = LENGTH, HANDED = DATA };
 /* clang-format on */
 
 static int load(uint32_t type, const struct bpf_insn *program, size_t bytes) {
-    union bpf_attr attr;
-    memset(&attr, 0, sizeof attr);
-    attr.prog_type = type;
-    attr.insns = (uintptr_t)program;
-    attr.insn_cnt = (uint32_t)(bytes / sizeof *program);
-    attr.license = (uintptr_t) "BSD-3-Clause"; /* none of the helpers is for the GPL alone */
-    memcpy(attr.prog_name, "fal_gen", sizeof "fal_gen");
-    return (int)bpf(BPF_PROG_LOAD, &attr);
+    return fal_ebpf_load(type, "fal_gen", program, (uint32_t)(bytes / sizeof *program), 0);
 }
 
 static int load_xdp(const struct fal_live *l, uint32_t ifindex, uint32_t count) {
@@ -228,7 +217,7 @@ static int make_map(struct fal_live *l, uint32_t mtu, const struct fal_sender_li
     attr.value_size = (uint32_t)size;
     attr.max_entries = 1;
     attr.map_flags = BPF_F_MMAPABLE;
-    l->map = (int)bpf(BPF_MAP_CREATE, &attr);
+    l->map = (int)fal_ebpf(BPF_MAP_CREATE, &attr);
     if (l->map < 0)
         return failed(err);
     void *state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, l->map, 0);
@@ -251,20 +240,10 @@ static int make_map(struct fal_live *l, uint32_t mtu, const struct fal_sender_li
     return 0;
 }
 
-static int attach(int program, uint32_t ifindex, uint32_t flags) {
-    union bpf_attr attr;
-    memset(&attr, 0, sizeof attr);
-    attr.link_create.prog_fd = (uint32_t)program;
-    attr.link_create.target_ifindex = ifindex;
-    attr.link_create.attach_type = BPF_XDP;
-    attr.link_create.flags = flags;
-    return (int)bpf(BPF_LINK_CREATE, &attr);
-}
-
 int fal_live_sink(uint32_t ifindex, struct fal_error *err) {
     const struct bpf_insn program[] = {SET(R0, XDP_DROP), EXIT};
     int drop = load(BPF_PROG_TYPE_XDP, program, sizeof program);
-    int link = drop < 0 ? -1 : attach(drop, ifindex, XDP_FLAGS_DRV_MODE);
+    int link = drop < 0 ? -1 : fal_ebpf_attach(drop, ifindex, XDP_FLAGS_DRV_MODE);
     if (link < 0)
         fal_fail(err, errno, "the kernel refuses a program that drops: %s", strerror(errno));
     if (drop >= 0)
@@ -284,7 +263,7 @@ static int make_known(struct fal_live *l) {
         return -1;
     }
     l->space = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    l->known = attach(l->xdp, LOOPBACK, XDP_FLAGS_SKB_MODE);
+    l->known = fal_ebpf_attach(l->xdp, LOOPBACK, XDP_FLAGS_SKB_MODE);
     int why = errno;
     if (setns(own, CLONE_NEWNET) < 0)
         abort(); /* not where our caller believes to be */
@@ -305,7 +284,7 @@ static int open_programs(struct fal_live *l, uint32_t ifindex, uint32_t count,
     memset(&attr, 0, sizeof attr);
     attr.raw_tracepoint.name = (uintptr_t) "xdp_devmap_xmit";
     attr.raw_tracepoint.prog_fd = (uint32_t)l->trace;
-    l->link = (int)bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
+    l->link = (int)fal_ebpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
     return l->link < 0 || make_known(l) < 0 ? failed(err) : 0;
 }
 
@@ -349,7 +328,7 @@ int fal_live_send(struct fal_live *l, uint32_t most, struct fal_sender_counts *c
     attr.test.flags = LIVE_FRAMES;
     s->redirected = s->handed = s->bytes = s->handed_bytes = 0;
     s->sent = s->sent_bytes = s->too_long = s->error = 0;
-    long result = bpf(BPF_PROG_TEST_RUN, &attr);
+    long result = fal_ebpf(BPF_PROG_TEST_RUN, &attr);
     uint64_t lost = s->redirected - s->sent;
     counts->sent += s->sent;
     counts->sent_bytes += s->sent_bytes;

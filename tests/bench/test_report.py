@@ -67,6 +67,7 @@ def test_tables(report, tmp_path):
     write(tmp_path / "results", "ring", *sizes, result("parse", 61))
     done, docs = report()
     assert (done.returncode, done.stderr) == (0, "")
+    assert "benchmarks.md is without busy, capture, cost, " in done.stdout
     text = (docs / "benchmarks.md").read_text()
     for line in (
         "    6502, 2 CPUs, Linux 6.18, Python 3.11",

@@ -31,9 +31,10 @@ ROOMS = {
     "arena": BASE | {"ring"},  # the status is read and written under a sequence number
     "tpacket": BASE,
     "xsk": BASE,
-    "sender": BASE | {"xsk"},
+    "ebpf": set(),
+    "sender": BASE | {"xsk", "ebpf"},
     "backend": BASE,
-    "backends": BASE | {"backend", "tpacket", "xsk"},
+    "backends": BASE | {"backend", "tpacket", "xsk", "ebpf"},
     "poller": BASE
     | {"ring", "flow", "defrag", "bpf", "fanout", "arena", "tpacket", "backend", "backends"},
     "client": BASE | {"ring", "arena", "bpf", "flow", "modes", "tpacket"},

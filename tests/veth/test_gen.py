@@ -1,6 +1,7 @@
 """`fal gen`: what it says it sent arrives, and it says clearly what it cannot do."""
 
 import json
+import os
 import signal
 import socket
 import struct
@@ -292,6 +293,19 @@ def test_the_limit():
         assert 100 * report["sent"] == report["bytes"] > 0
     lines = run(BIN / "fal", "gen", "--limit", "--seconds", "0.1").stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[via, "sent"] for via in VIA]
+
+
+def test_the_limit_ends_when_it_is_told_to():
+    """With the way that runs; the others are not tried any more."""
+    words = (BIN / "fal", "gen", "--limit", "--seconds", "60")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    own = os.readlink("/proc/self/ns/net")
+    eventually(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != own)
+    time.sleep(0.5)  # until it sends
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=10)
+    (line,) = out.splitlines()
+    assert (process.returncode, line.split()[:2]) == (0, ["socket", "sent"])
 
 
 def refused(code, *words, through=()):

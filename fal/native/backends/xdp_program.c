@@ -1,9 +1,6 @@
-/* The XDP program: some twenty instructions and maybe a filter, assembled here, so that neither a
- * compiler for BPF nor a loader library is needed.  It is attached by a bpf_link, which the kernel undoes when its last
- * descriptor is closed: also after kill -9.
+/* The XDP program: some twenty instructions and maybe a filter, assembled here.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
-#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -14,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../ebpf.h"
 #include "xdp_filter.h"
 #include "xdp_program.h"
 
@@ -23,10 +21,6 @@
 /* Numbers from newer kernels than the oldest headers that this is built with. */
 #define HELPER_KTIME_GET_TAI_NS 208 /* Linux 6.1 */
 #define CAPABILITY_BPF          39  /* Linux 5.8 */
-
-static long bpf(int command, union bpf_attr *attr) {
-    return syscall(SYS_bpf, command, attr, sizeof *attr);
-}
 
 /* ---- who may ------------------------------------------------------------------------------- */
 
@@ -66,7 +60,7 @@ static int make_map(uint32_t slots) {
     attr.key_size = attr.value_size = 4;
     attr.max_entries = slots;
     memcpy(attr.map_name, PROGRAM_NAME, sizeof PROGRAM_NAME);
-    return (int)bpf(BPF_MAP_CREATE, &attr);
+    return (int)fal_ebpf(BPF_MAP_CREATE, &attr);
 }
 
 /* What matches `filter` goes on to the host.  Of the others the redirection is decided first, then
@@ -117,16 +111,7 @@ static int load(int map, int time_helper, uint32_t flags, const struct bpf_insn 
     for (unsigned i = 0; i < sizeof part / sizeof *part; size += part[i++].size)
         if (part[i].size)
             memcpy(program + size, part[i].code, part[i].size * sizeof *program);
-    union bpf_attr attr;
-    memset(&attr, 0, sizeof attr);
-    attr.prog_type = BPF_PROG_TYPE_XDP;
-    attr.expected_attach_type = BPF_XDP;
-    attr.prog_flags = flags;
-    attr.insns = (uintptr_t)program;
-    attr.insn_cnt = size;
-    attr.license = (uintptr_t) "BSD-3-Clause"; /* none of the helpers is for the GPL alone */
-    memcpy(attr.prog_name, PROGRAM_NAME, sizeof PROGRAM_NAME);
-    int fd = (int)bpf(BPF_PROG_LOAD, &attr);
+    int fd = fal_ebpf_load(BPF_PROG_TYPE_XDP, PROGRAM_NAME, program, size, flags);
     free(program);
     return fd;
 }
@@ -180,14 +165,14 @@ static struct resident find_resident(uint32_t ifindex) {
     union bpf_attr attr;
     memset(&attr, 0, sizeof attr);
     attr.prog_id = r.id;
-    fd = r.id ? (int)bpf(BPF_PROG_GET_FD_BY_ID, &attr) : -1; /* needs CAP_SYS_ADMIN */
+    fd = r.id ? (int)fal_ebpf(BPF_PROG_GET_FD_BY_ID, &attr) : -1; /* needs CAP_SYS_ADMIN */
     if (fd >= 0) {
         struct bpf_prog_info info = {0};
         memset(&attr, 0, sizeof attr);
         attr.info.bpf_fd = (uint32_t)fd;
         attr.info.info_len = sizeof info;
         attr.info.info = (uintptr_t)&info;
-        if (bpf(BPF_OBJ_GET_INFO_BY_FD, &attr) == 0)
+        if (fal_ebpf(BPF_OBJ_GET_INFO_BY_FD, &attr) == 0)
             memcpy(r.name, info.name, sizeof r.name);
         close(fd);
     }
@@ -215,14 +200,9 @@ static int taken(const char *device, uint32_t ifindex, struct fal_error *err) {
 /* ---- attach and detach ----------------------------------------------------------------------- */
 
 static int create_link(int program, uint32_t ifindex, bool native) {
-    union bpf_attr attr;
-    memset(&attr, 0, sizeof attr);
-    attr.link_create.prog_fd = (uint32_t)program;
-    attr.link_create.target_ifindex = ifindex;
-    attr.link_create.attach_type = BPF_XDP;
-    attr.link_create.flags = native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
+    uint32_t flags = native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
     for (int i = 1;; i++) {
-        int fd = (int)bpf(BPF_LINK_CREATE, &attr);
+        int fd = fal_ebpf_attach(program, ifindex, flags);
         if (fd >= 0 || (errno != EBUSY && errno != EEXIST) || i == ATTACH_TRIES)
             return fd;
         nanosleep(&(struct timespec){0, 50000000}, NULL);
@@ -327,7 +307,7 @@ int fal_xdp_give(const struct fal_xdp_program *x, uint32_t queue, int socket) {
     attr.map_fd = (uint32_t)x->map;
     attr.key = (uintptr_t)&queue;
     attr.value = (uintptr_t)&socket;
-    return (int)bpf(BPF_MAP_UPDATE_ELEM, &attr);
+    return (int)fal_ebpf(BPF_MAP_UPDATE_ELEM, &attr);
 }
 
 void fal_xdp_detach(struct fal_xdp_program *x) {
