@@ -254,10 +254,16 @@ def test_xdp_frames_that_the_other_end_does_not_take(listener):
         return more
 
     eventually(some_arrived)
-    ip("-n", veth.inside.name, "link", "set", veth.device, "down")
-    time.sleep(0.2)
-    some_arrived()
-    ip("-n", veth.inside.name, "link", "set", veth.device, "up")
+    for state in ("down", "up"):
+        # What lies in the device when it goes down is lost, and what comes before the listener,
+        # too, hears that it is up: so nothing may come.
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        time.sleep(0.05)
+        ip("-n", veth.inside.name, "link", "set", veth.device, state)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.2)
+        some_arrived()
     eventually(some_arrived)
     process.terminate()
     report = json.loads(process.communicate(timeout=10)[0])
